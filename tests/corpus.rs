@@ -1,0 +1,47 @@
+//! Do the committed seeds of the fuzz targets still pass? Runs on stable, without a fuzzer.
+
+use std::{fs, path::PathBuf};
+
+#[path = "support/fuzz.rs"]
+#[expect(unreachable_pub, reason = "the library of the fuzz targets, too")]
+mod fuzz;
+
+/// A fuzz target, what it checks, and how many seeds it has at least.
+type Target = (&'static str, fn(&[u8]), usize);
+
+const TARGETS: [Target; 3] = [
+    ("frame_decode", fuzz::frame_decode, 20),
+    ("frame_round_trip", fuzz::frame_round_trip, 8),
+    ("hello", fuzz::hello, 8),
+];
+
+fn folder(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "fuzz", name].iter().collect()
+}
+
+fn names(name: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder(name)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path().file_stem().unwrap().to_owned()).collect();
+    names.sort();
+    names.into_iter().map(|name| name.into_string().unwrap()).collect()
+}
+
+#[test]
+fn every_seed_passes() {
+    for (target, check, at_least) in TARGETS {
+        let seeds: Vec<_> = fs::read_dir(folder("corpus").join(target)).unwrap().map(|seed| seed.unwrap()).collect();
+        assert!(seeds.len() >= at_least, "{target} has {} seeds", seeds.len());
+        for seed in seeds {
+            println!("{}", seed.path().display());
+            check(&fs::read(seed.path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_target_has_seeds_and_is_replayed() {
+    let mut replayed: Vec<_> = TARGETS.iter().map(|(target, ..)| target.to_owned()).collect();
+    replayed.sort();
+    assert_eq!(names("fuzz_targets"), replayed);
+    assert_eq!(names("corpus"), replayed);
+}
