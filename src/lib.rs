@@ -1,32 +1,10 @@
 //! Reverse tunnels as tower middleware.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "agent")]
-pub mod agent;
-#[cfg(feature = "connector")]
-pub mod connector;
-#[cfg(feature = "server")]
-pub mod connman;
 mod error;
 pub mod frame;
 mod key;
-#[cfg(any(feature = "server", feature = "agent"))]
-mod link;
-#[cfg(any(feature = "server", feature = "agent"))]
-mod metrics;
-#[cfg(any(feature = "server", feature = "agent"))]
-mod mux;
 pub mod proto;
-#[cfg(feature = "proxy")]
-pub mod proxy;
-#[cfg(feature = "server")]
-pub mod server;
-#[cfg(any(feature = "server", feature = "agent"))]
-mod tunnel;
 
 pub use error::{Blame, Error, ErrorKind};
 pub use key::{AgentKey, Epoch, InvalidName, TargetName};
-#[cfg(any(feature = "server", feature = "agent"))]
-pub use link::LinkEnd;
-#[cfg(any(feature = "server", feature = "agent"))]
-pub use tunnel::TunnelStream;

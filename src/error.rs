@@ -1,0 +1,355 @@
+//! The one public error: what went wrong, who is to blame, and whether a retry is safe.
+
+use std::{error::Error as StdError, fmt, io};
+
+use crate::{
+    frame::ResetCode,
+    proto::{OpenError, SessionEnd, StreamError},
+};
+
+/// A failure of a tunnel, a dial or a stream.
+///
+/// [`kind`](Self::kind) is what to match on. `Display` tells this level only; causes are in
+/// [`source`](StdError::source), and their types are not promised. Texts that came from a peer are for logs: they
+/// are in no `Display` of this type.
+///
+/// ```
+/// use revdial::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::NoConnection);
+/// assert_eq!(error.to_string(), "no connection");
+/// assert!(error.is_retry_safe());
+///
+/// // It is found again below other errors, as hyper's clients and std's io wrap it.
+/// let io = std::io::Error::from(error);
+/// assert_eq!(Error::find(&io).unwrap().kind(), ErrorKind::NoConnection);
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What went wrong. The set is closed by the crate's documentation, and may still grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key was never seen, or is gone.
+    NoConnection,
+    /// The key was in grace and did not return in time.
+    ReconnectTimeout,
+    /// As many dials wait as the policy allows.
+    TooManyPendingDials,
+    /// The dial's deadline passed.
+    DialTimeout,
+    /// The agent has no such target.
+    TargetUnknown,
+    /// The agent does not allow the target.
+    TargetDenied,
+    /// The service behind the agent refused the connection.
+    TargetRefused,
+    /// The service behind the agent did not answer the connect.
+    TargetTimeout,
+    /// The session ended under the stream.
+    SessionLost,
+    /// Another agent took the key.
+    Replaced,
+    /// The peer broke a rule of the protocol.
+    Protocol,
+    /// A bound was reached.
+    Overloaded,
+    /// This side, or the peer, goes down.
+    Shutdown,
+    /// The server did not accept the agent's credentials.
+    Auth,
+    /// The server does not allow the agent this key.
+    Forbidden,
+    /// The key is in use, and the server's policy rejects a second agent.
+    KeyInUse,
+    /// No common protocol or version.
+    Version,
+    /// The WebSocket handshake failed otherwise.
+    Handshake,
+    /// The server's TLS is not valid.
+    Tls,
+    /// The peer reset the stream.
+    PeerReset,
+    /// The caller gave up.
+    Cancelled,
+    /// A URI, key or setting that cannot be.
+    InvalidInput,
+    /// A fault inside this crate, or a callback that panicked.
+    Internal,
+}
+
+/// Who can do something about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Blame {
+    /// The caller: its input, or its deadline.
+    Caller,
+    /// The agent, or what connects it.
+    Agent,
+    /// The service behind the agent.
+    Target,
+    /// The server, or how it is set up.
+    Server,
+    /// This crate.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as a label for metrics and answers: `no_connection`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoConnection => "no_connection",
+            Self::ReconnectTimeout => "reconnect_timeout",
+            Self::TooManyPendingDials => "too_many_pending_dials",
+            Self::DialTimeout => "dial_timeout",
+            Self::TargetUnknown => "target_unknown",
+            Self::TargetDenied => "target_denied",
+            Self::TargetRefused => "target_refused",
+            Self::TargetTimeout => "target_timeout",
+            Self::SessionLost => "session_lost",
+            Self::Replaced => "replaced",
+            Self::Protocol => "protocol",
+            Self::Overloaded => "overloaded",
+            Self::Shutdown => "shutdown",
+            Self::Auth => "auth",
+            Self::Forbidden => "forbidden",
+            Self::KeyInUse => "key_in_use",
+            Self::Version => "version",
+            Self::Handshake => "handshake",
+            Self::Tls => "tls",
+            Self::PeerReset => "peer_reset",
+            Self::Cancelled => "cancelled",
+            Self::InvalidInput => "invalid_input",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What operators read: the texts that they know stay recognisable.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::NoConnection => "no connection",
+            Self::ReconnectTimeout => "reconnect timeout",
+            Self::TooManyPendingDials => "max pending dials exceeded",
+            Self::DialTimeout => "dial timeout",
+            Self::TargetUnknown => "the agent has no such target",
+            Self::TargetDenied => "the agent does not allow the target",
+            Self::TargetRefused => "connection refused",
+            Self::TargetTimeout => "the target did not answer",
+            Self::SessionLost => "the session was lost",
+            Self::Replaced => "the agent was replaced",
+            Self::Protocol => "the peer broke the protocol",
+            Self::Overloaded => "overloaded",
+            Self::Shutdown => "shutting down",
+            Self::Auth => "authentication required",
+            Self::Forbidden => "key not permitted",
+            Self::KeyInUse => "key in use",
+            Self::Version => "no common protocol version",
+            Self::Handshake => "the handshake failed",
+            Self::Tls => "TLS failed",
+            Self::PeerReset => "the peer reset the stream",
+            Self::Cancelled => "cancelled",
+            Self::InvalidInput => "invalid input",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+impl Error {
+    /// An error of this kind, without a cause.
+    #[must_use]
+    pub fn new(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, source: None }))
+    }
+
+    /// An error of this kind with a cause.
+    #[must_use]
+    pub fn with_source(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Box::new(Inner { kind, source: Some(source.into()) }))
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Who can do something about it.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        use ErrorKind as K;
+        match self.0.kind {
+            K::DialTimeout | K::Cancelled | K::InvalidInput => Blame::Caller,
+            K::NoConnection | K::ReconnectTimeout | K::SessionLost | K::Replaced | K::Protocol | K::TargetUnknown => {
+                Blame::Agent
+            }
+            K::TargetDenied | K::Auth | K::Forbidden | K::KeyInUse | K::Version => Blame::Agent,
+            K::TargetRefused | K::TargetTimeout | K::PeerReset => Blame::Target,
+            K::TooManyPendingDials | K::Overloaded | K::Shutdown | K::Handshake | K::Tls => Blame::Server,
+            K::Internal => Blame::Internal,
+        }
+    }
+
+    /// Whether no byte can have reached the target, so that the same request may be sent again.
+    #[must_use]
+    pub fn is_retry_safe(&self) -> bool {
+        use ErrorKind as K;
+        match self.0.kind {
+            K::NoConnection | K::ReconnectTimeout | K::TooManyPendingDials | K::DialTimeout | K::Overloaded => true,
+            K::TargetUnknown | K::TargetDenied | K::TargetRefused | K::TargetTimeout => true,
+            K::Auth | K::Forbidden | K::KeyInUse | K::Version | K::Handshake | K::Tls | K::InvalidInput => true,
+            K::SessionLost | K::Replaced | K::Protocol | K::Shutdown => false,
+            K::PeerReset | K::Cancelled | K::Internal => false,
+        }
+    }
+
+    /// Finds an error of this crate in a chain of causes, also where an [`io::Error`] hides it from `source()`.
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner as &(dyn StdError + 'static)),
+                None => error.source(),
+            };
+        }
+        None
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.kind.text())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind);
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl From<SessionEnd> for Error {
+    fn from(end: SessionEnd) -> Self {
+        Self::with_source(
+            match &end {
+                SessionEnd::Lost | SessionEnd::Revoked | SessionEnd::ClosedByPeer { .. } => ErrorKind::SessionLost,
+                SessionEnd::Replaced => ErrorKind::Replaced,
+                SessionEnd::Violation(_) => ErrorKind::Protocol,
+                SessionEnd::Shutdown => ErrorKind::Shutdown,
+                SessionEnd::Internal => ErrorKind::Internal,
+            },
+            StreamError::Session(end),
+        )
+    }
+}
+
+impl From<StreamError> for Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match &error {
+            StreamError::Session(end) => return end.clone().into(),
+            StreamError::Reset { code, .. } => match *code {
+                ResetCode::TARGET_UNKNOWN => ErrorKind::TargetUnknown,
+                ResetCode::TARGET_DENIED => ErrorKind::TargetDenied,
+                ResetCode::TARGET_REFUSED => ErrorKind::TargetRefused,
+                ResetCode::TARGET_TIMEOUT => ErrorKind::TargetTimeout,
+                ResetCode::TOO_MANY_STREAMS => ErrorKind::Overloaded,
+                _ => ErrorKind::PeerReset,
+            },
+            StreamError::Stopped(_) => ErrorKind::PeerReset,
+            StreamError::Finished => ErrorKind::InvalidInput,
+        };
+        Self::with_source(kind, error)
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        let kind = match &error {
+            OpenError::Session(end) => return end.clone().into(),
+            OpenError::TooManyOpens | OpenError::TooManyStreams => ErrorKind::Overloaded,
+            OpenError::Draining | OpenError::Exhausted => ErrorKind::Shutdown,
+            OpenError::WrongSide => ErrorKind::InvalidInput,
+        };
+        Self::with_source(kind, error)
+    }
+}
+
+/// The kind of the [`io::Error`] is the nearest that std has; the error itself is its inner error.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::TargetRefused => io::ErrorKind::ConnectionRefused,
+            ErrorKind::PeerReset | ErrorKind::SessionLost | ErrorKind::Replaced => io::ErrorKind::ConnectionReset,
+            ErrorKind::DialTimeout | ErrorKind::TargetTimeout | ErrorKind::ReconnectTimeout => io::ErrorKind::TimedOut,
+            ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            ErrorKind::NoConnection => io::ErrorKind::NotConnected,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Outer(io::Error);
+
+    impl fmt::Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("outer")
+        }
+    }
+
+    impl StdError for Outer {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn is_found_below_an_io_error_below_another() {
+        let outer = Outer(Error::new(ErrorKind::TargetRefused).into());
+        assert_eq!(Error::find(&outer).map(Error::kind), Some(ErrorKind::TargetRefused));
+        assert!(Error::find(&Outer(io::Error::other("none of ours"))).is_none());
+    }
+
+    #[test]
+    fn is_one_word() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn texts_of_the_peer_stay_out_of_display() {
+        let error = Error::from(StreamError::Reset { code: ResetCode::INTERNAL, reason: "<script>".into() });
+        let source = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(!error.to_string().contains("<script>") && !source.contains("<script>"));
+    }
+}

@@ -1,0 +1,236 @@
+//! What arrives: a message, handled whole or not at all, one arm for each frame.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{
+    error::{SessionEnd, StreamError, Violation},
+    event::Event,
+    session::{Role, Session},
+    timer::Timer,
+};
+use crate::{
+    frame::{CloseCode, Frame, Frames, MAX_MESSAGE, MessageHead, Metadata, ResetCode, StreamId, decode},
+    key::TargetName,
+};
+
+impl Session {
+    /// A whole message arrived on the link. After [`ended`](Self::ended) it is ignored.
+    ///
+    /// # Errors
+    /// The peer broke a rule: the session has ended, and the CLOSE that says so is the next message.
+    pub fn handle_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {
+        if self.ended.is_some() || !self.up {
+            return Ok(());
+        }
+        self.on_message(now, message).map_err(|violation| self.fail(violation))
+    }
+
+    fn on_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {
+        let len = message.len();
+        if len > MAX_MESSAGE {
+            return Err(Violation::new(CloseCode::TOO_BIG, "message over the limit"));
+        }
+        let (head, frames) = decode(message).map_err(Violation::from)?;
+        self.on_received(now, head)?;
+        if head.number == 0 {
+            return self.on_frames(now, frames, len, false);
+        }
+        let next = self.received.saturating_add(1);
+        if head.number > next {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "message number beyond the next"));
+        }
+        self.timers.set_if_idle(Timer::Ack, now, self.config.ack_delay);
+        if head.number < next {
+            self.stats.duplicate_messages = self.stats.duplicate_messages.saturating_add(1);
+            return Ok(());
+        }
+        self.on_frames(now, frames, len, true)?;
+        self.received = next;
+        self.ack.bytes = self.ack.bytes.saturating_add(len);
+        self.ack.due |= self.ack.bytes >= self.config.ack_bytes;
+        Ok(())
+    }
+
+    /// The peer tells how much it has handled.
+    fn on_received(&mut self, now: Instant, head: MessageHead) -> Result<(), Violation> {
+        if self.replay.forget(head.received)? {
+            if self.replay.is_empty() {
+                self.timers.stop(Timer::NoAck);
+            } else {
+                self.timers.set(Timer::NoAck, now, self.config.dead_after);
+            }
+            self.on_room();
+        }
+        Ok(())
+    }
+
+    fn on_frames(&mut self, now: Instant, frames: Frames, len: usize, counted: bool) -> Result<(), Violation> {
+        for frame in frames {
+            let frame = frame.map_err(Violation::from)?;
+            if frame.is_counted().is_some_and(|belongs| belongs != counted) {
+                return Err(Violation::new(CloseCode::FORBIDDEN, "frame in a message of the wrong sort"));
+            }
+            self.on_frame(now, frame, len)?;
+            if self.ended.is_some() {
+                break; // CLOSE: nothing behind it matters
+            }
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: Frame, len: usize) -> Result<(), Violation> {
+        match frame {
+            Frame::Hello(_) | Frame::Welcome(_) => {
+                Err(Violation::new(CloseCode::FORBIDDEN, "HELLO or WELCOME on a link that had its own"))
+            }
+            Frame::Ping(bytes) => self.on_ping(now, bytes),
+            Frame::Pong(bytes) => self.on_pong(now, bytes),
+            Frame::Drain { code, deadline_ms, jitter_ms, reason } => {
+                self.on_drain();
+                let deadline = Duration::from_millis(deadline_ms.into());
+                let jitter = Duration::from_millis(jitter_ms.into());
+                self.events.push_back(Event::Draining { code, deadline, jitter, reason: reason.into() });
+                Ok(())
+            }
+            Frame::Close { code, reason } => self.on_close(code, &reason),
+            Frame::Open { stream, credit, target, metadata } => self.on_open(stream, credit, target, metadata),
+            Frame::Accept { stream, credit } => self.on_accept(stream, credit),
+            Frame::Data { stream, payload } => self.on_data(stream, payload, len),
+            Frame::Credit { stream, offset } => self.on_credit(stream, offset),
+            Frame::Fin { stream, final_size } => self.on_fin(stream, final_size),
+            Frame::Reset { stream, code, reason } => self.on_reset(now, stream, code, &reason),
+            Frame::Stop { stream, code } => self.on_stop(stream, code),
+            Frame::Unknown { .. } => {
+                self.stats.unknown_frames = self.stats.unknown_frames.saturating_add(1);
+                self.floods.unknown.spend(now)
+            }
+        }
+    }
+
+    /// One PONG answers all PINGs since the last message left.
+    fn on_ping(&mut self, now: Instant, bytes: [u8; 8]) -> Result<(), Violation> {
+        self.floods.pings.spend(now)?;
+        self.pending.pong = Some(bytes);
+        Ok(())
+    }
+
+    fn on_pong(&mut self, now: Instant, bytes: [u8; 8]) -> Result<(), Violation> {
+        if let Some((_, sent)) = self.ping_sent.take_if(|(ours, _)| *ours == bytes) {
+            self.stats.rtt = Some(now.saturating_duration_since(sent));
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, code: CloseCode, reason: &str) -> Result<(), Violation> {
+        self.end(match code {
+            CloseCode::REPLACED => SessionEnd::Replaced,
+            _ => SessionEnd::ClosedByPeer { code, reason: reason.into() },
+        });
+        Ok(())
+    }
+
+    fn on_open(&mut self, id: StreamId, credit: u64, target: TargetName, metadata: Metadata) -> Result<(), Violation> {
+        if self.role == Role::Server {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "OPEN from the agent"));
+        }
+        if self.streams.on_open(id, credit, target, metadata)? {
+            self.events.push_back(Event::Opened);
+        } else if !self.schedule.refuse(id, ResetCode::TOO_MANY_STREAMS) {
+            return Err(Violation::new(CloseCode::FLOOD, "flood of opens beyond the bounds"));
+        }
+        Ok(())
+    }
+
+    fn on_accept(&mut self, id: StreamId, credit: u64) -> Result<(), Violation> {
+        if self.role == Role::Agent {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "ACCEPT from the server"));
+        }
+        let Some(stream) = self.streams.on_accept(id)? else { return self.late() };
+        stream.send.on_credit(credit)?;
+        self.events.push_back(Event::Answered(id));
+        self.on_answer();
+        self.wake_writer(id);
+        Ok(())
+    }
+
+    fn on_data(&mut self, id: StreamId, payload: Bytes, len: usize) -> Result<(), Violation> {
+        let size = payload.len();
+        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let before = stream.recv.unread();
+        let tiny = stream.recv.on_data(payload, len)?;
+        let kept = stream.recv.unread().saturating_sub(before);
+        if stream.recv.take_parked() {
+            self.events.push_back(Event::Readable(id));
+        }
+        self.stats.received_bytes = self.stats.received_bytes.saturating_add(size as u64);
+        self.stats.unread_bytes = self.stats.unread_bytes.saturating_add(kept);
+        self.tiny = self.tiny.saturating_add(tiny);
+        if self.tiny > self.config.tiny_frames {
+            return Err(Violation::new(CloseCode::FLOOD, "flood of tiny frames"));
+        }
+        Ok(())
+    }
+
+    fn on_credit(&mut self, id: StreamId, offset: u64) -> Result<(), Violation> {
+        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        if stream.send.on_credit(offset)? {
+            self.wake_writer(id);
+        }
+        Ok(())
+    }
+
+    fn on_fin(&mut self, id: StreamId, final_size: u64) -> Result<(), Violation> {
+        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        stream.recv.on_fin(final_size)?;
+        stream.due.stop = None; // there is nothing left to stop
+        if stream.recv.take_parked() {
+            self.events.push_back(Event::Readable(id));
+        }
+        self.reap(id);
+        Ok(())
+    }
+
+    fn on_reset(&mut self, now: Instant, id: StreamId, code: ResetCode, reason: &str) -> Result<(), Violation> {
+        self.floods.resets.spend(now)?;
+        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        stream.due.reset = None; // both sides know now
+        if self.streams.withdraw_incoming(id)
+            && let Some(stream) = self.streams.get_mut(id)
+        {
+            stream.held = false;
+        }
+        self.fail_stream(id, &StreamError::Reset { code, reason: reason.into() });
+        self.reap(id);
+        Ok(())
+    }
+
+    fn on_stop(&mut self, id: StreamId, code: ResetCode) -> Result<(), Violation> {
+        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let before = stream.send.is_stopped();
+        let dropped = stream.send.on_stop(code);
+        if !before && stream.send.is_stopped() && stream.held {
+            self.events.push_back(Event::Stopped(id));
+        }
+        self.queued = self.queued.saturating_sub(dropped);
+        self.has_control(id); // its FIN is due
+        self.wake_writer(id);
+        self.on_room();
+        Ok(())
+    }
+
+    fn wake_writer(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(id)
+            && stream.send.take_parked()
+        {
+            self.events.push_back(Event::Writable(id));
+        }
+    }
+
+    /// A frame for a past stream: legal, since the peer may not know yet.
+    fn late(&mut self) -> Result<(), Violation> {
+        self.stats.late_frames = self.stats.late_frames.saturating_add(1);
+        Ok(())
+    }
+}

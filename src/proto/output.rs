@@ -1,0 +1,259 @@
+//! What leaves: which frames go into the next message, in which order.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{error::SessionEnd, event::Event, replay::Replay, session::Session, streams::Phase, timer::Timer};
+use crate::frame::{FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
+
+/// Room for the longest control frame: an OPEN with the longest target and metadata, or a RESET with its reason.
+const MIN_ROOM: usize = 2048;
+
+/// A DATA frame is not begun for less than this, unless no more is queued: its header would cost more than it gains.
+const MIN_DATA: usize = 512;
+
+impl Session {
+    /// The next message for the link: contiguous, cheap to clone, to be sent in this order. To be asked after each
+    /// input until there is none.
+    ///
+    /// First session frames, then what is to be sent again, then new counted messages as the bound allows, last an
+    /// ack alone.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        if !self.up {
+            return None;
+        }
+        let message = self
+            .close_message()
+            .or_else(|| self.session_message(now))
+            .or_else(|| self.replayed_message())
+            .or_else(|| self.counted_message(now))
+            .or_else(|| self.shutdown_message())
+            .or_else(|| self.ack.due.then(|| self.begin(0, 0).freeze()))?;
+        self.ack.due = false;
+        self.ack.bytes = 0;
+        self.timers.stop(Timer::Ack);
+        Some(message)
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may give a message now.
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        let pending = &self.pending;
+        self.up
+            && (self.ack.due
+                || pending.ping.is_some()
+                || pending.pong.is_some()
+                || pending.drain
+                || pending.close.is_some()
+                || self.replay.is_due()
+                || (self.schedule.has_control() && self.control_room() >= MIN_ROOM)
+                || (self.schedule.has_data() && self.data_room() >= MIN_ROOM)
+                || self.may_shut_down())
+    }
+
+    fn begin(&self, number: u64, room: usize) -> BytesMut {
+        let mut message = BytesMut::with_capacity(MESSAGE_HEAD.saturating_add(room));
+        MessageHead { number, received: self.received }.encode(&mut message);
+        message
+    }
+
+    fn close_message(&mut self) -> Option<Bytes> {
+        let (code, reason) = self.pending.close.take()?;
+        let mut message = self.begin(0, 64);
+        Frame::Close { code, reason }.encode(&mut message);
+        Some(message.freeze())
+    }
+
+    fn session_message(&mut self, now: Instant) -> Option<Bytes> {
+        let drain = std::mem::take(&mut self.pending.drain).then(|| self.drain.clone()).flatten();
+        let (ping, pong) = (self.pending.ping.take(), self.pending.pong.take());
+        if let Some(bytes) = ping {
+            self.ping_sent = Some((bytes, now));
+        }
+        let mut frames = [drain, pong.map(Frame::Pong), ping.map(Frame::Ping)].into_iter().flatten().peekable();
+        frames.peek()?;
+        let mut message = self.begin(0, 64);
+        frames.for_each(|frame| frame.encode(&mut message));
+        Some(message.freeze())
+    }
+
+    fn replayed_message(&mut self) -> Option<Bytes> {
+        let message = self.replay.next()?;
+        self.stats.replayed_bytes = self.stats.replayed_bytes.saturating_add(message.len() as u64);
+        Some(message)
+    }
+
+    /// A new counted message: control frames, then data in turn. It is kept until the peer has it.
+    fn counted_message(&mut self, now: Instant) -> Option<Bytes> {
+        let control = self.schedule.has_control().then(|| self.control_room()).filter(|room| *room >= MIN_ROOM);
+        let data = self.schedule.has_data().then(|| self.data_room()).filter(|room| *room >= MIN_ROOM);
+        let limit = control.into_iter().chain(data).max()?;
+        let expected = self.schedule.len().saturating_mul(48).saturating_add(self.queued).min(limit);
+        let mut message = self.begin(self.replay.next_number(), expected);
+        if let Some(limit) = control {
+            self.lay_refusals(&mut message, limit);
+            self.lay_control(&mut message, limit);
+        }
+        if let Some(limit) = data.filter(|_| !self.schedule.has_control()) {
+            self.lay_data(&mut message, limit);
+        }
+        if message.len() <= MESSAGE_HEAD {
+            return None;
+        }
+        if self.replay.is_empty() {
+            self.timers.set(Timer::NoAck, now, self.config.dead_after);
+        }
+        let message = message.freeze();
+        self.replay.keep(message.clone());
+        Some(message)
+    }
+
+    fn lay_refusals(&mut self, message: &mut BytesMut, limit: usize) {
+        while let Some((stream, code)) = self.schedule.next_refusal() {
+            if !lay(&Frame::Reset { stream, code, reason: String::new() }, message, limit) {
+                return;
+            }
+            self.schedule.pop_refusal();
+        }
+    }
+
+    fn lay_control(&mut self, message: &mut BytesMut, limit: usize) {
+        while let Some(id) = self.schedule.next_control() {
+            if !self.lay_control_of(id, message, limit) {
+                return;
+            }
+            self.schedule.pop_control();
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.in_control = false;
+            }
+            self.reap(id);
+        }
+    }
+
+    /// Lays all control frames of one stream, in the order that they make sense in. `false`: the message is full.
+    fn lay_control_of(&mut self, id: StreamId, message: &mut BytesMut, limit: usize) -> bool {
+        let Some(stream) = self.streams.get_mut(id) else { return true };
+        if let Some(metadata) = &stream.due.open {
+            let credit = stream.recv.window().granted();
+            let open =
+                Frame::Open { stream: id, credit, target: stream.target.clone(), metadata: (**metadata).clone() };
+            if !lay(&open, message, limit) {
+                return false;
+            }
+            stream.due.open = None;
+            if stream.phase == Phase::Queued {
+                stream.phase = Phase::Unanswered;
+            }
+            self.streams.on_open_laid(id);
+        }
+        let Some(stream) = self.streams.get_mut(id) else { return true };
+        if stream.due.accept {
+            let credit = stream.recv.window().renew();
+            if !lay(&Frame::Accept { stream: id, credit }, message, limit) {
+                return false;
+            }
+            stream.due.accept = false;
+        }
+        if stream.due.credit {
+            let offset = stream.recv.window().renew();
+            if !lay(&Frame::Credit { stream: id, offset }, message, limit) {
+                return false;
+            }
+            stream.due.credit = false;
+        }
+        if let Some(code) = stream.due.stop {
+            if !lay(&Frame::Stop { stream: id, code }, message, limit) {
+                return false;
+            }
+            stream.due.stop = None;
+        }
+        if let Some(final_size) = stream.send.fin_due().filter(|_| stream.due.reset.is_none()) {
+            if !lay(&Frame::Fin { stream: id, final_size }, message, limit) {
+                return false;
+            }
+            stream.send.on_fin_laid();
+        }
+        if let Some(reset) = &stream.due.reset {
+            let (code, reason) = (**reset).clone();
+            if !lay(&Frame::Reset { stream: id, code, reason }, message, limit) {
+                return false;
+            }
+            stream.due.reset = None;
+        }
+        true
+    }
+
+    /// Lays queued bytes, one stream after the other, until the message is full.
+    fn lay_data(&mut self, message: &mut BytesMut, limit: usize) {
+        loop {
+            let free = limit.saturating_sub(message.len()).saturating_sub(FRAME_HEAD);
+            if free < MIN_DATA.min(self.queued) || free == 0 {
+                return;
+            }
+            let Some((id, turn)) = self.schedule.take_data() else { return };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            stream.in_data = false;
+            let laid = stream.send.lay_data(id, turn.min(free), message);
+            self.queued = self.queued.saturating_sub(laid);
+            self.stats.sent_bytes = self.stats.sent_bytes.saturating_add(laid as u64);
+            if stream.send.is_low() && stream.send.take_parked() {
+                self.events.push_back(Event::Writable(id));
+            }
+            if stream.send.queued() > 0 {
+                self.schedule.data(id, stream);
+                continue;
+            }
+            if let Some(final_size) = stream.send.fin_due() {
+                if lay(&Frame::Fin { stream: id, final_size }, message, limit) {
+                    stream.send.on_fin_laid();
+                    self.reap(id);
+                } else {
+                    self.schedule.control(id, stream);
+                }
+            }
+        }
+    }
+
+    /// How long a message of control frames may be: all of the bound is theirs, and with nothing kept one message may
+    /// always be made.
+    fn control_room(&self) -> usize {
+        if self.replay.is_empty() {
+            return self.max_message;
+        }
+        let used = Replay::cost(self.queued.saturating_add(self.replay.bytes()));
+        self.config.send_bound.saturating_sub(used).min(self.max_message)
+    }
+
+    /// How long a message with data may be. What is queued is counted by the writers' bound already; laying it only
+    /// moves it.
+    fn data_room(&self) -> usize {
+        if self.replay.is_empty() {
+            return self.max_message;
+        }
+        let bound = self.config.send_bound.saturating_sub(self.config.send_reserve);
+        bound.saturating_sub(Replay::cost(self.replay.bytes())).min(self.max_message)
+    }
+
+    fn may_shut_down(&self) -> bool {
+        self.shutdown.is_some() && self.replay.is_empty() && !self.schedule.has_control() && !self.schedule.has_data()
+    }
+
+    /// CLOSE, when a shutdown was asked for and the peer has all.
+    fn shutdown_message(&mut self) -> Option<Bytes> {
+        let (code, reason) = if self.may_shut_down() { self.shutdown.take()? } else { return None };
+        self.close(code, &reason, SessionEnd::Shutdown);
+        self.close_message()
+    }
+}
+
+/// Appends a frame if the message stays within its limit.
+fn lay(frame: &Frame, message: &mut BytesMut, limit: usize) -> bool {
+    let before = message.len();
+    frame.encode(message);
+    let fits = message.len() <= limit;
+    if !fits {
+        message.truncate(before);
+    }
+    fits
+}

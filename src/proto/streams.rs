@@ -1,0 +1,303 @@
+//! The table of a session's streams: open, accept, look up, reap; the limits of ids and counts.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{
+    config::SessionConfig,
+    error::{OpenError, StreamError, Violation},
+    flow::{Lender, SendCredit},
+    recv_half::RecvHalf,
+    send_half::SendHalf,
+};
+use crate::{
+    frame::{Bounds, CloseCode, Metadata, ResetCode, StreamId},
+    key::TargetName,
+};
+
+/// How far the opening of a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// OPEN waits for a message.
+    Queued,
+    /// OPEN was sent, or has arrived; no ACCEPT yet.
+    Unanswered,
+    Accepted,
+    /// Reset, or ended with its session, before an answer.
+    Refused,
+}
+
+impl Phase {
+    fn is_unanswered(self) -> bool {
+        matches!(self, Self::Queued | Self::Unanswered)
+    }
+}
+
+/// Frames of a stream, other than DATA and FIN, that wait for a message.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    pub(crate) open: Option<Box<Metadata>>,
+    pub(crate) accept: bool,
+    pub(crate) credit: bool,
+    pub(crate) stop: Option<ResetCode>,
+    pub(crate) reset: Option<Box<(ResetCode, String)>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) phase: Phase,
+    pub(crate) target: TargetName,
+    pub(crate) send: SendHalf,
+    pub(crate) recv: RecvHalf,
+    pub(crate) due: Due,
+    /// What it was lent above its base credit.
+    pub(crate) loan: u32,
+    /// Whether somebody holds a handle to it, or will be given one.
+    pub(crate) held: bool,
+    /// Whether it stands in the scheduler's line for control frames, and in that for data.
+    pub(crate) in_control: bool,
+    pub(crate) in_data: bool,
+}
+
+impl Stream {
+    /// Whether it can be forgotten: nobody holds it, nothing is to be sent, nothing will arrive.
+    fn is_over(&self) -> bool {
+        !self.held
+            && self.due.open.is_none()
+            && self.due.reset.is_none()
+            && self.due.stop.is_none()
+            && self.send.is_done()
+            && self.recv.is_done()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Streams {
+    table: HashMap<StreamId, Stream>,
+    /// The highest id given out, or seen in an OPEN.
+    last: u32,
+    /// The highest id whose OPEN was laid into a message.
+    laid: u32,
+    unanswered: u32,
+    /// For each target that has any.
+    unanswered_for: HashMap<TargetName, u32>,
+    /// Streams that the peer opened and nobody took yet.
+    incoming: VecDeque<(StreamId, Metadata)>,
+    lender: Lender,
+    base_credit: u32,
+    limits: Limits,
+}
+
+/// What both sides together allow.
+#[derive(Debug)]
+struct Limits {
+    streams: usize,
+    opens: u32,
+    opens_per_target: u32,
+    /// What the opener may send before ACCEPT.
+    early_credit: u32,
+    /// How far ahead the peer will ever grant.
+    max_credit: u64,
+}
+
+impl Streams {
+    pub(crate) fn new(config: &SessionConfig, peer: &Bounds) -> Self {
+        let guaranteed = (config.max_streams as usize).saturating_mul(config.base_credit as usize);
+        Self {
+            table: HashMap::new(),
+            last: 0,
+            laid: 0,
+            unanswered: 0,
+            unanswered_for: HashMap::new(),
+            incoming: VecDeque::new(),
+            lender: Lender::new(config.recv_budget.saturating_sub(guaranteed), config.lent_credit as usize),
+            base_credit: config.base_credit,
+            limits: Limits {
+                streams: config.max_streams.min(peer.max_streams) as usize,
+                opens: config.max_opens.min(peer.max_opens),
+                opens_per_target: config.max_opens_per_target.min(peer.max_opens_per_target),
+                early_credit: config.base_credit.min(peer.early_credit),
+                max_credit: peer.max_credit,
+            },
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.table.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.table.get_mut(&id)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream)> {
+        self.table.iter_mut().map(|(id, stream)| (*id, stream))
+    }
+
+    /// A new stream of this side's, whose OPEN is due. The loan behind its credit is made at once.
+    pub(crate) fn open(&mut self, target: &TargetName, metadata: Metadata) -> Result<StreamId, OpenError> {
+        if self.table.len() >= self.limits.streams {
+            return Err(OpenError::TooManyStreams);
+        }
+        if !self.may_open(target) {
+            return Err(OpenError::TooManyOpens);
+        }
+        let id = self.last.checked_add(1).and_then(StreamId::new).ok_or(OpenError::Exhausted)?;
+        self.last = id.number();
+        let loan = self.lender.lend();
+        let window = u64::from(self.base_credit).saturating_add(u64::from(loan));
+        let mut stream = self.stream(Phase::Queued, target.clone(), self.limits.early_credit, window);
+        stream.loan = loan;
+        stream.due.open = Some(Box::new(metadata));
+        self.table.insert(id, stream);
+        self.count_unanswered(target);
+        Ok(id)
+    }
+
+    /// The peer opened a stream and may send `base_credit` at once.
+    ///
+    /// `Ok(false)`: over a limit, the stream is to be refused.
+    pub(crate) fn on_open(
+        &mut self,
+        id: StreamId,
+        credit: u64,
+        target: TargetName,
+        metadata: Metadata,
+    ) -> Result<bool, Violation> {
+        if id.number() <= self.last {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "stream id used before, or lower than one used"));
+        }
+        self.last = id.number();
+        self.laid = self.last;
+        if self.table.len() >= self.limits.streams || !self.may_open(&target) {
+            return Ok(false);
+        }
+        self.count_unanswered(&target);
+        let mut stream = self.stream(Phase::Unanswered, target, 0, u64::from(self.base_credit));
+        stream.send.on_credit(credit)?;
+        self.table.insert(id, stream);
+        self.incoming.push_back((id, metadata));
+        Ok(true)
+    }
+
+    fn stream(&self, phase: Phase, target: TargetName, send_credit: u32, window: u64) -> Stream {
+        Stream {
+            phase,
+            target,
+            send: SendHalf::new(SendCredit::new(u64::from(send_credit), self.limits.max_credit)),
+            recv: RecvHalf::new(window),
+            due: Due::default(),
+            loan: 0,
+            held: true,
+            in_control: false,
+            in_data: false,
+        }
+    }
+
+    /// The oldest stream that nobody took yet.
+    pub(crate) fn take_incoming(&mut self) -> Option<(StreamId, TargetName, Metadata)> {
+        let (id, metadata) = self.incoming.pop_front()?;
+        Some((id, self.table.get(&id)?.target.clone(), metadata))
+    }
+
+    /// Forgets that a stream waits to be taken, since it is reset. Tells whether it did.
+    pub(crate) fn withdraw_incoming(&mut self, id: StreamId) -> bool {
+        let before = self.incoming.len();
+        self.incoming.retain(|(waiting, _)| *waiting != id);
+        self.incoming.len() < before
+    }
+
+    /// Answers ACCEPT: the stream's window grows by a loan, and what it may send is told.
+    pub(crate) fn accept(&mut self, id: StreamId) -> bool {
+        let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.phase == Phase::Unanswered) else {
+            return false;
+        };
+        stream.phase = Phase::Accepted;
+        stream.loan = self.lender.lend();
+        stream.recv.window().grow(u64::from(stream.loan));
+        stream.due.accept = true;
+        let target = stream.target.clone();
+        self.count_answered(&target);
+        true
+    }
+
+    /// The OPEN of a stream was laid into a message.
+    pub(crate) fn on_open_laid(&mut self, id: StreamId) {
+        self.laid = self.laid.max(id.number());
+    }
+
+    /// The peer accepted. `Ok(None)` when the stream is past.
+    pub(crate) fn on_accept(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
+        let Some(stream) = self.known(id)? else { return Ok(None) };
+        match stream.phase {
+            Phase::Accepted => return Err(Violation::new(CloseCode::FORBIDDEN, "stream accepted twice")),
+            Phase::Refused => return Ok(None), // given up by this side; the RESET is on its way
+            Phase::Queued | Phase::Unanswered => stream.phase = Phase::Accepted,
+        }
+        let target = stream.target.clone();
+        self.count_answered(&target);
+        Ok(self.table.get_mut(&id))
+    }
+
+    /// The stream that a frame of the peer names; `None` when it is past.
+    pub(crate) fn known(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
+        if id.number() > self.laid {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "frame for a stream that never was"));
+        }
+        Ok(self.table.get_mut(&id))
+    }
+
+    /// Ends both directions of a stream with this error. Gives how many queued bytes were dropped.
+    pub(crate) fn fail(&mut self, id: StreamId, error: &StreamError) -> usize {
+        let Some(stream) = self.table.get_mut(&id) else { return 0 };
+        let dropped = stream.send.fail(error.clone());
+        stream.recv.fail(error.clone());
+        stream.due.credit = false;
+        stream.due.accept = false;
+        stream.due.stop = None;
+        if stream.phase.is_unanswered() {
+            stream.phase = Phase::Refused;
+            let target = stream.target.clone();
+            self.count_answered(&target);
+        }
+        dropped
+    }
+
+    /// Whether a stream is there and can be forgotten.
+    pub(crate) fn is_over(&self, id: StreamId) -> bool {
+        self.table.get(&id).is_some_and(Stream::is_over)
+    }
+
+    /// Forgets a stream whatever its state.
+    pub(crate) fn remove(&mut self, id: StreamId) {
+        let Some(stream) = self.table.remove(&id) else { return };
+        self.lender.give_back(stream.loan);
+        if stream.phase.is_unanswered() {
+            self.count_answered(&stream.target);
+        }
+    }
+
+    fn may_open(&self, target: &TargetName) -> bool {
+        self.unanswered < self.limits.opens
+            && self.unanswered_for.get(target).is_none_or(|count| *count < self.limits.opens_per_target)
+    }
+
+    fn count_unanswered(&mut self, target: &TargetName) {
+        self.unanswered = self.unanswered.saturating_add(1);
+        let count = self.unanswered_for.entry(target.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn count_answered(&mut self, target: &TargetName) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if let Some(count) = self.unanswered_for.get_mut(target) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.unanswered_for.remove(target);
+            }
+        }
+    }
+}
