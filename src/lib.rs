@@ -4,7 +4,10 @@
 mod error;
 pub mod frame;
 mod key;
-pub mod proto;
+#[cfg(any(feature = "server", feature = "agent"))]
+mod link;
 
 pub use error::{Blame, Error, ErrorKind};
 pub use key::{AgentKey, Epoch, InvalidName, TargetName};
+#[cfg(any(feature = "server", feature = "agent"))]
+pub use link::LinkEnd;

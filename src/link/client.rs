@@ -1,0 +1,194 @@
+//! The agent's end of the opening handshake: asks for the upgrade, and tells what the server made of it.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
+    header::{
+        CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+    uri::PathAndQuery,
+};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+
+use super::{
+    handshake::{MARKER, SUBPROTOCOL, has_token},
+    messages::{MessageLink, Side},
+};
+
+/// What the server answered to the upgrade request.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each connection, and it is taken apart at once")]
+pub(crate) enum Handshake {
+    /// 101 with the native subprotocol chosen.
+    Native(MessageLink),
+    /// 101 without it: a dial-back server.
+    Dialback,
+    /// Anything else; redirects are not followed.
+    Refused {
+        /// Its status.
+        status: StatusCode,
+        /// Its headers, `Retry-After` among them.
+        headers: HeaderMap,
+        /// Up to 1 KiB of its body, as text for logs.
+        body: String,
+    },
+}
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Sends the upgrade request over `io` by hyper's client and reads the answer. `uri` gives path, query and `Host`;
+/// `headers` are added (`Authorization`), where they do not touch the handshake itself. `max_message` bounds incoming
+/// messages, in bytes. How long the answer may take is the caller's affair.
+///
+/// # Errors
+/// The connection failed, or a 101 that no WebSocket server gives.
+///
+/// # Cancel safety
+/// Dropping the future drops the connection; there is no task behind it.
+pub(crate) async fn connect<I>(io: I, uri: &Uri, headers: HeaderMap, max_message: usize) -> Result<Handshake, BoxError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let key = generate_key();
+    let request = request(uri, headers, &key)?;
+    let (mut sender, connection) = http1::handshake::<I, String>(io).await?;
+    let mut exchange = pin!(async {
+        let response = sender.send_request(request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            switched::<I>(response, &key, max_message).await
+        } else {
+            Ok(refused(response).await)
+        }
+    });
+    tokio::select! {
+        outcome = &mut exchange => outcome,
+        // Ended by the upgrade, or failed: the exchange is told in both cases, and knows better what it means.
+        _ = connection.with_upgrades() => exchange.await,
+    }
+}
+
+fn request(uri: &Uri, headers: HeaderMap, key: &str) -> Result<Request<String>, BoxError> {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut request = Request::new(String::new());
+    *request.uri_mut() = Uri::from(path);
+    *request.headers_mut() = headers;
+    let headers = request.headers_mut();
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, host(uri)?);
+    }
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+    Ok(request)
+}
+
+/// Host and port as `Host` has them: no user, and no port that the scheme implies.
+fn host(uri: &Uri) -> Result<HeaderValue, BoxError> {
+    let host = uri.host().ok_or(BadUri)?;
+    let implied = match uri.scheme_str() {
+        Some("http" | "ws") => Some(80),
+        Some("https" | "wss") => Some(443),
+        _ => None,
+    };
+    Ok(match uri.port_u16().filter(|port| Some(*port) != implied) {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}"))?,
+        None => HeaderValue::from_str(host)?,
+    })
+}
+
+/// Judges a 101 and takes the connection over.
+async fn switched<I>(response: Response<Incoming>, key: &str, max_message: usize) -> Result<Handshake, BoxError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let headers = response.headers();
+    if !has_token(headers, UPGRADE, |token| token.eq_ignore_ascii_case("websocket")) {
+        return Err(Bad101(UPGRADE.as_str()).into());
+    }
+    if !has_token(headers, CONNECTION, |token| token.eq_ignore_ascii_case("upgrade")) {
+        return Err(Bad101(CONNECTION.as_str()).into());
+    }
+    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
+        return Err(Bad101(SEC_WEBSOCKET_ACCEPT.as_str()).into());
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(Bad101(SEC_WEBSOCKET_EXTENSIONS.as_str()).into());
+    }
+    // A proxy that strips the choice leaves the marker: the server is going to speak the native protocol.
+    match headers.get(SEC_WEBSOCKET_PROTOCOL).or_else(|| headers.get(MARKER)) {
+        None => return Ok(Handshake::Dialback),
+        Some(chosen) if chosen == SUBPROTOCOL => {}
+        Some(_) => return Err(Bad101(SEC_WEBSOCKET_PROTOCOL.as_str()).into()),
+    }
+    let upgraded = hyper::upgrade::on(response).await?;
+    Ok(Handshake::Native(match upgraded.downcast::<I>() {
+        Ok(parts) => MessageLink::with_early(TokioIo::new(parts.io), parts.read_buf, Side::Client, max_message).await,
+        Err(upgraded) => MessageLink::new(TokioIo::new(upgraded), Side::Client, max_message).await,
+    }))
+}
+
+/// Takes down what a refusal says. A body that is slow to come, or fails, does not hide the status.
+async fn refused(response: Response<Incoming>) -> Handshake {
+    let (parts, mut incoming) = response.into_parts();
+    let mut body = Vec::new();
+    let read = async {
+        while body.len() < MAX_BODY
+            && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await
+        {
+            let data = frame.into_data().unwrap_or_else(|_trailers| Bytes::new());
+            body.extend(data.into_iter().take(MAX_BODY - body.len()));
+        }
+    };
+    let _ = tokio::time::timeout(MAX_BODY_WAIT, read).await;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Handshake::Refused { status: parts.status, headers: parts.headers, body }
+}
+
+/// A 101 in which this header is missing or wrong.
+#[derive(Debug)]
+struct Bad101(&'static str);
+
+impl fmt::Display for Bad101 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server switched protocols with a missing or wrong {}", self.0)
+    }
+}
+
+impl StdError for Bad101 {}
+
+/// A URI without a host.
+#[derive(Debug)]
+struct BadUri;
+
+impl fmt::Display for BadUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server's address has no host")
+    }
+}
+
+impl StdError for BadUri {}
+
+/// How much of a refusal's body is kept: a line or two for the log.
+const MAX_BODY: usize = 1024;
+
+/// How long a refusal's body is waited for, once its head is there.
+const MAX_BODY_WAIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

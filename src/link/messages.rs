@@ -1,0 +1,352 @@
+//! What a WebSocket looks like once its handshake is done: whole binary messages both ways.
+//!
+//! The seam: only this file knows which library does the framing. One task owns a link and polls it; reading can
+//! cause a write (the answer to a ping), and one owner is what keeps the wakers of both in one place.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as WsError, Message,
+        error::ProtocolError,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+
+use super::error::LinkError;
+use crate::frame::{CloseCode, MAX_MESSAGE};
+
+/// Which side of a WebSocket this is: the client masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(test, all(feature = "agent", feature = "server"))),
+    expect(dead_code, reason = "each side is made by the feature that it is named after")
+)]
+pub(crate) enum Side {
+    /// The agent's side.
+    Client,
+    /// The server's side.
+    Server,
+}
+
+/// Whole binary messages both ways over one WebSocket. Pings are answered by themselves while the link is polled.
+pub(crate) struct MessageLink {
+    ws: WebSocketStream<Wire>,
+    /// A message that the write buffer had no room for: only answers to pings can take the room that
+    /// [`poll_ready`](Self::poll_ready) saw.
+    held: Option<Bytes>,
+    closing: Closing,
+    /// An error was told to the reader.
+    failed: bool,
+    max_incoming: usize,
+    max_outgoing: usize,
+}
+
+/// How far [`MessageLink::poll_close`] has come.
+#[derive(Debug, Clone, Copy)]
+enum Closing {
+    Open,
+    Flushing,
+    ShuttingDown,
+    Done,
+}
+
+impl MessageLink {
+    /// Wraps a byte stream on which the handshake is done. `max_message` bounds incoming messages, in bytes.
+    pub(crate) async fn new<I>(io: I, side: Side, max_message: usize) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Self::with_early(io, Bytes::new(), side, max_message).await
+    }
+
+    /// The same, for a stream of which the handshake has read these bytes too many: they come first.
+    pub(super) async fn with_early<I>(io: I, early: Bytes, side: Side, max_message: usize) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let max_outgoing = max_message.max(MAX_MESSAGE);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(WRITE_BUFFER.saturating_add(max_outgoing).saturating_add(PONG_ROOM))
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let wire = Wire { io: Box::new(io), early, active: false };
+        let ws = WebSocketStream::from_raw_socket(wire, role, Some(config)).await;
+        Self { ws, held: None, closing: Closing::Open, failed: false, max_incoming: max_message, max_outgoing }
+    }
+
+    /// The next binary message. After an error, [`LinkError::Eof`] for ever.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
+        if self.failed {
+            return Poll::Ready(Err(LinkError::Eof));
+        }
+        let received = ready!(self.poll_message(cx));
+        self.failed = received.is_err();
+        Poll::Ready(received)
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
+        for _ in 0..CONTROL_FRAMES_PER_POLL {
+            let Some(message) = ready!(Pin::new(&mut self.ws).poll_next(cx)) else {
+                return Poll::Ready(Err(LinkError::Eof));
+            };
+            match message.map_err(read_error)? {
+                Message::Binary(payload) => return Poll::Ready(Ok(self.unpinned(payload))),
+                Message::Text(_) => return Poll::Ready(Err(LinkError::Text)),
+                Message::Close(frame) => {
+                    // The answer is queued. Whether it can leave does not matter to us, and most owners drop the link.
+                    let _ = Pin::new(&mut self.ws).poll_flush(cx);
+                    return Poll::Ready(Err(closed(frame)));
+                }
+                // The pong is queued; the next `poll_next` writes it, or has this task woken when it can.
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+        // A flood of pings must not keep the task here; the rest of them come with the next poll.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether there is room for one more message in the write buffer; a full one is written out first.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        if self.held.is_some() {
+            ready!(self.poll_flush(cx))?;
+        }
+        Pin::new(&mut self.ws).poll_ready(cx).map_err(write_error)
+    }
+
+    /// Buffers a message; only after [`poll_ready`](Self::poll_ready) gave `Ready(Ok)`. Nothing is written before
+    /// [`poll_flush`](Self::poll_flush) unless the buffer is full.
+    pub(crate) fn start_send(&mut self, message: Bytes) -> Result<(), LinkError> {
+        if message.len() > self.max_outgoing {
+            // It would never fit.
+            return Err(LinkError::Io(io::Error::new(io::ErrorKind::InvalidInput, "message over the link's limit")));
+        }
+        match Pin::new(&mut self.ws).start_send(Message::Binary(message)) {
+            Err(WsError::WriteBufferFull(refused)) => {
+                self.held = Some(refused.into_data());
+                Ok(())
+            }
+            result => result.map_err(write_error),
+        }
+    }
+
+    /// Writes all that is buffered.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            ready!(Pin::new(&mut self.ws).poll_flush(cx)).map_err(write_error)?;
+            match self.held.take() {
+                Some(message) => self.start_send(message)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Writes what is buffered and one close frame, then ends this side of the byte stream; the first call's code and
+    /// reason (cut at 123 bytes) count. Ready when that is done or the stream failed, which a peer that does not read
+    /// can put off for ever: the caller has a deadline.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>, code: CloseCode, reason: &str) -> Poll<()> {
+        loop {
+            self.closing = match self.closing {
+                Closing::Open => {
+                    // Flushed first, so that there is room for the frame: a refused one would be forgotten.
+                    if ready!(self.poll_flush(cx)).is_ok() {
+                        // Fails where the peer closed first; then the answer to that is the close frame.
+                        let _ = Pin::new(&mut self.ws).start_send(Message::Close(Some(CloseFrame {
+                            code: code.number().into(),
+                            reason: cut(reason).into(),
+                        })));
+                    }
+                    Closing::Flushing
+                }
+                Closing::Flushing => {
+                    let _ = ready!(Pin::new(&mut self.ws).poll_flush(cx));
+                    Closing::ShuttingDown
+                }
+                Closing::ShuttingDown => {
+                    let _ = ready!(Pin::new(self.ws.get_mut()).poll_shutdown(cx));
+                    Closing::Done
+                }
+                Closing::Done => return Poll::Ready(()),
+            };
+        }
+    }
+
+    /// Whether any byte came in since this was asked last, also one of a message that is not whole yet.
+    pub(crate) fn take_activity(&mut self) -> bool {
+        std::mem::take(&mut self.ws.get_mut().active)
+    }
+
+    /// The next binary message.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(crate) async fn recv(&mut self) -> Result<Bytes, LinkError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Buffers a message and flushes.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the message unsent, or buffered whole for the next flush.
+    pub(crate) async fn send(&mut self, message: Bytes) -> Result<(), LinkError> {
+        poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.start_send(message)?;
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// [`poll_close`](Self::poll_close), then what still comes in is thrown away until the peer ends its side, all
+    /// given up after `within`. Dropping a socket with unread bytes makes TCP reset it, and a reset destroys the close
+    /// frame that the peer has not read yet.
+    pub(crate) async fn close(&mut self, code: CloseCode, reason: &str, within: Duration) {
+        let close = async {
+            poll_fn(|cx| self.poll_close(cx, code, reason)).await;
+            poll_fn(|cx| self.poll_drain(cx)).await;
+        };
+        let _ = tokio::time::timeout(within, close).await;
+    }
+
+    /// Throws bytes away until the peer's end of the stream.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4 * KIB];
+        for _ in 0..READS_PER_DRAIN {
+            let mut read = ReadBuf::new(&mut scratch);
+            if ready!(Pin::new(self.ws.get_mut()).poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Payloads are slices of the read buffer, which is as big as the biggest message that it had to hold. One below a
+    /// quarter of that is copied, so that a message left unread pins at most about four times its size, and the
+    /// buffer is free to be used again.
+    fn unpinned(&self, payload: Bytes) -> Bytes {
+        if payload.len() < self.max_incoming.max(READ_BUFFER) / 4 { Bytes::copy_from_slice(&payload) } else { payload }
+    }
+}
+
+/// Without the buffers: their content is the users'.
+impl fmt::Debug for MessageLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageLink").field("closing", &self.closing).finish_non_exhaustive()
+    }
+}
+
+/// The byte stream below: what the handshake read too much of comes first, and each read that brings bytes is noted.
+struct Wire {
+    io: Box<dyn ByteStream>,
+    early: Bytes,
+    active: bool,
+}
+
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for I {}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.early.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            let taken = self.early.len().min(buf.remaining());
+            let head = self.early.split_to(taken);
+            buf.put_slice(&head);
+        }
+        self.active |= buf.filled().len() > before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> LinkError {
+    match frame {
+        Some(frame) => LinkError::Closed {
+            code: Some(CloseCode::new(frame.code.into())),
+            reason: frame.reason.as_str().to_owned(),
+        },
+        None => LinkError::Closed { code: None, reason: String::new() },
+    }
+}
+
+fn read_error(error: WsError) -> LinkError {
+    match error {
+        WsError::Io(error) => LinkError::Io(error),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => LinkError::Eof,
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => LinkError::Eof,
+        WsError::Capacity(_) => LinkError::TooBig,
+        // A text that is not even UTF-8 is a text all the same.
+        WsError::Utf8(_) => LinkError::Text,
+        broken => LinkError::Malformed(broken.to_string()),
+    }
+}
+
+/// What fails a write is never the peer's violation: that it has closed is told by reading.
+fn write_error(error: WsError) -> LinkError {
+    match error {
+        WsError::Io(error) => LinkError::Io(error),
+        _ => LinkError::Eof,
+    }
+}
+
+/// At most what fits into a close frame beside the code, whole characters only.
+fn cut(reason: &str) -> &str {
+    let longest = reason.len().min(MAX_REASON);
+    (0..=longest).rev().find_map(|end| reason.get(..end)).unwrap_or_default()
+}
+
+const KIB: usize = 1024;
+
+/// Allocated with the link and filled with zeros before each read, so that its size is paid for by idle tunnels and by
+/// small messages; a bulk message of 64 KiB takes four reads of it. A quarter of such a message balances the two.
+const READ_BUFFER: usize = 16 * KIB;
+
+/// Up to here messages are gathered for one write: two of the biggest.
+const WRITE_BUFFER: usize = 128 * KIB;
+
+/// Beyond a full buffer and one more message: that message's header, and answers to pings that could not leave yet.
+const PONG_ROOM: usize = 4 * KIB;
+
+/// How many pings and pongs one poll takes.
+const CONTROL_FRAMES_PER_POLL: usize = 32;
+
+/// How many reads of 4 KiB one poll throws away.
+const READS_PER_DRAIN: usize = 16;
+
+/// A control frame has 125 bytes of payload, two of which are the code.
+const MAX_REASON: usize = 123;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! One WebSocket, and nothing about tunnels.
+//!
+//! - `handshake`: what both ends of the opening handshake must agree on.
+//! - `upgrade`: the server's end of it, `client` the agent's.
+//! - `messages`: whole binary messages once it is done. The WebSocket library is named there only (and for the key
+//!   arithmetic of the handshake), so that the framing can be replaced.
+//! - `error`: why a link stopped.
+
+#[cfg(feature = "agent")]
+mod client;
+mod error;
+mod handshake;
+mod messages;
+#[cfg(feature = "server")]
+mod upgrade;
+
+// For the agent.
+#[cfg(feature = "agent")]
+pub(crate) use client::{Handshake, connect};
+// For everybody above.
+pub use error::LinkEnd;
+pub(crate) use error::LinkError;
+pub(crate) use messages::MessageLink;
+// For the server.
+#[cfg(feature = "server")]
+pub(crate) use upgrade::{Refusal, Upgrade};
+// For tests of those above, which make links over pipes.
+#[cfg(test)]
+pub(crate) use messages::Side;

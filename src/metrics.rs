@@ -1,0 +1,250 @@
+//! Every metric's name and label in one list, and small functions that record.
+//!
+//! No label is a key, an id or a token, and each has few values. The macros are called anew each time, since a
+//! recorder may be installed late or for one thread only: what happens for each byte or frame is counted by the
+//! caller and recorded in batches.
+
+use std::time::Duration;
+
+use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+#[cfg(feature = "server")]
+use crate::error::ErrorKind;
+use crate::frame::CloseCode;
+
+/// Which way bytes of streams went, seen from this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To the peer.
+    Sent,
+    /// From the peer.
+    Received,
+}
+
+const ACTIVE_CONNECTIONS: &str = "revdial_active_connections";
+const GRACE_ENTRIES: &str = "revdial_reconnection_grace_period_entries";
+const RECONNECTED: &str = "revdial_reconnection_success_total";
+const RECONNECT_TIMEOUT: &str = "revdial_reconnection_timeout_total";
+const PENDING_DIALS: &str = "revdial_pending_dials_current";
+const DIALS_WAITED: &str = "revdial_pending_dials_total";
+const DIAL_DURATION: &str = "revdial_dial_duration_seconds";
+const DIAL_FAILURES: &str = "revdial_dial_failures_total";
+const STREAMS_OPEN: &str = "revdial_streams_open";
+const STREAM_BYTES: &str = "revdial_stream_bytes_total";
+const SESSION_RTT: &str = "revdial_session_rtt_seconds";
+const REPLAYED_BYTES: &str = "revdial_replayed_bytes_total";
+const DUPLICATE_MESSAGES: &str = "revdial_duplicate_messages_total";
+const LATE_FRAMES: &str = "revdial_late_frames_total";
+const PROTOCOL_ERRORS: &str = "revdial_protocol_errors_total";
+const AUTH_FAILURES: &str = "revdial_auth_failures_total";
+const KEY_CONFLICTS: &str = "revdial_key_conflicts_total";
+const HANDSHAKE_REJECTED: &str = "revdial_handshake_rejected_total";
+const HANDSHAKE_TIMEOUT: &str = "revdial_handshake_timeout_total";
+const CLOSE: &str = "revdial_close_total";
+const DEAD_PEER: &str = "revdial_dead_peer_total";
+const AGENT_CONNECT_FAILURES: &str = "revdial_agent_connect_failures_total";
+const CALLBACK_FAILURES: &str = "revdial_callback_failures_total";
+const OVERLOAD: &str = "revdial_overload_total";
+
+/// Tells the recorder what each metric means. A recorder that is installed later does not learn it.
+pub(crate) fn describe() {
+    let counters = [
+        (RECONNECTED, Unit::Count, "Keys whose agent returned within the grace"),
+        (RECONNECT_TIMEOUT, Unit::Count, "Keys whose agent did not return within the grace"),
+        (DIALS_WAITED, Unit::Count, "Dials that had to wait for a tunnel"),
+        (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind"),
+        (STREAM_BYTES, Unit::Bytes, "Payload bytes of streams, by direction"),
+        (REPLAYED_BYTES, Unit::Bytes, "Bytes sent again on a new link"),
+        (DUPLICATE_MESSAGES, Unit::Count, "Messages ignored, since they had arrived already"),
+        (LATE_FRAMES, Unit::Count, "Frames ignored, since their stream was forgotten already"),
+        (PROTOCOL_ERRORS, Unit::Count, "Rules of the protocol that peers broke, by close code"),
+        (AUTH_FAILURES, Unit::Count, "Upgrades without good credentials, by reason"),
+        (KEY_CONFLICTS, Unit::Count, "Agents that met another one under their key, by action"),
+        (HANDSHAKE_REJECTED, Unit::Count, "Upgrades that were refused, by reason"),
+        (HANDSHAKE_TIMEOUT, Unit::Count, "Handshakes that took too long"),
+        (CLOSE, Unit::Count, "Links that ended, by reason"),
+        (DEAD_PEER, Unit::Count, "Links held for dead, since nothing was heard or acked"),
+        (AGENT_CONNECT_FAILURES, Unit::Count, "Attempts of an agent to connect that failed, by reason"),
+        (CALLBACK_FAILURES, Unit::Count, "Callbacks of the host's that panicked or hung"),
+        (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
+    ];
+    for (name, unit, text) in counters {
+        describe_counter!(name, unit, text);
+    }
+    let gauges = [
+        (ACTIVE_CONNECTIONS, "Keys with a tunnel"),
+        (GRACE_ENTRIES, "Keys in grace"),
+        (PENDING_DIALS, "Dials that wait for a tunnel"),
+        (STREAMS_OPEN, "Open streams"),
+    ];
+    for (name, text) in gauges {
+        describe_gauge!(name, Unit::Count, text);
+    }
+    describe_histogram!(DIAL_DURATION, Unit::Seconds, "From a dial to its stream or failure, by outcome");
+    describe_histogram!(SESSION_RTT, Unit::Seconds, "Round trips measured by pings");
+}
+
+/// So many more keys have a tunnel than before.
+#[cfg(feature = "server")]
+pub(crate) fn record_active_connections(change: i64) {
+    gauge!(ACTIVE_CONNECTIONS).increment(change as f64);
+}
+
+/// So many more keys are in grace than before.
+#[cfg(feature = "server")]
+pub(crate) fn record_grace_entries(change: i64) {
+    gauge!(GRACE_ENTRIES).increment(change as f64);
+}
+
+/// A key's agent returned within the grace.
+#[cfg(feature = "server")]
+pub(crate) fn record_reconnected() {
+    counter!(RECONNECTED).increment(1);
+}
+
+/// A key's agent did not return within the grace.
+#[cfg(feature = "server")]
+pub(crate) fn record_reconnect_timeout() {
+    counter!(RECONNECT_TIMEOUT).increment(1);
+}
+
+/// So many more dials wait than before.
+#[cfg(feature = "server")]
+pub(crate) fn record_pending_dials(change: i64) {
+    gauge!(PENDING_DIALS).increment(change as f64);
+}
+
+/// A dial has to wait.
+#[cfg(feature = "server")]
+pub(crate) fn record_dial_waited() {
+    counter!(DIALS_WAITED).increment(1);
+}
+
+/// A dial came to its end: `ok`, `error` or `cancelled`.
+#[cfg(feature = "server")]
+pub(crate) fn record_dial(outcome: &'static str, seconds: Duration) {
+    histogram!(DIAL_DURATION, "outcome" => outcome).record(seconds);
+}
+
+/// A dial failed.
+#[cfg(feature = "server")]
+pub(crate) fn record_dial_failure(kind: ErrorKind) {
+    counter!(DIAL_FAILURES, "kind" => kind.as_str()).increment(1);
+}
+
+/// A stream is open.
+pub(crate) fn record_stream_opened() {
+    gauge!(STREAMS_OPEN).increment(1.0);
+}
+
+/// A stream is gone.
+pub(crate) fn record_stream_closed() {
+    gauge!(STREAMS_OPEN).decrement(1.0);
+}
+
+/// Payload of streams went over a link.
+pub(crate) fn record_stream_bytes(direction: Direction, n: u64) {
+    let direction = match direction {
+        Direction::Sent => "sent",
+        Direction::Received => "received",
+    };
+    counter!(STREAM_BYTES, "direction" => direction).increment(n);
+}
+
+/// A ping was answered.
+pub(crate) fn record_rtt(rtt: Duration) {
+    histogram!(SESSION_RTT).record(rtt);
+}
+
+/// Messages were ignored that had arrived already.
+pub(crate) fn record_duplicate_messages(n: u64) {
+    counter!(DUPLICATE_MESSAGES).increment(n);
+}
+
+/// Frames were ignored whose stream was forgotten already.
+pub(crate) fn record_late_frames(n: u64) {
+    counter!(LATE_FRAMES).increment(n);
+}
+
+/// Bytes were sent again on a new link.
+pub(crate) fn record_replayed_bytes(n: u64) {
+    counter!(REPLAYED_BYTES).increment(n);
+}
+
+/// The peer broke a rule.
+pub(crate) fn record_protocol_error(code: CloseCode) {
+    // Codes that this version does not know share one label: a peer must not make up series.
+    let code = code.meaning().map_or_else(|| "other".to_owned(), |_| code.number().to_string());
+    counter!(PROTOCOL_ERRORS, "code" => code).increment(1);
+}
+
+/// An upgrade came without good credentials.
+#[cfg(feature = "server")]
+pub(crate) fn record_auth_failure(reason: &'static str) {
+    counter!(AUTH_FAILURES, "reason" => reason).increment(1);
+}
+
+/// An agent met another one under its key, or one that may not have it: `replaced`, `rejected` or `denied`.
+#[cfg(feature = "server")]
+pub(crate) fn record_key_conflict(action: &'static str) {
+    counter!(KEY_CONFLICTS, "action" => action).increment(1);
+}
+
+/// An upgrade was refused.
+#[cfg(feature = "server")]
+pub(crate) fn record_handshake_rejected(reason: &'static str) {
+    counter!(HANDSHAKE_REJECTED, "reason" => reason).increment(1);
+}
+
+/// A handshake took too long.
+#[cfg(feature = "server")]
+pub(crate) fn record_handshake_timeout() {
+    counter!(HANDSHAKE_TIMEOUT).increment(1);
+}
+
+/// A link ended.
+pub(crate) fn record_close(reason: &'static str) {
+    counter!(CLOSE, "reason" => reason).increment(1);
+}
+
+/// A link was held for dead.
+pub(crate) fn record_dead_peer() {
+    counter!(DEAD_PEER).increment(1);
+}
+
+/// An agent could not connect.
+#[cfg(feature = "agent")]
+pub(crate) fn record_agent_connect_failure(reason: &'static str) {
+    counter!(AGENT_CONNECT_FAILURES, "reason" => reason).increment(1);
+}
+
+/// A callback of the host's panicked or hung.
+pub(crate) fn record_callback_failure() {
+    counter!(CALLBACK_FAILURES).increment(1);
+}
+
+/// Something was refused at a limit.
+#[cfg(feature = "server")]
+pub(crate) fn record_overload(reason: &'static str) {
+    counter!(OVERLOAD, "reason" => reason).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_cannot_make_up_series() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        ::metrics::with_local_recorder(&recorder, || {
+            for number in 3000..5000 {
+                record_protocol_error(CloseCode::new(number));
+            }
+        });
+        let series = snapshotter.snapshot().into_vec().len();
+        assert!((2..20).contains(&series), "{series}");
+    }
+}
