@@ -6,8 +6,29 @@ pub mod frame;
 mod key;
 #[cfg(any(feature = "server", feature = "agent"))]
 mod link;
+#[cfg(any(feature = "server", feature = "agent"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "agent")),
+    expect(dead_code, reason = "both sides share it, and each uses its half")
+)]
+mod metrics;
+#[cfg(any(feature = "server", feature = "agent"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "agent")),
+    expect(dead_code, reason = "both sides share it, and each uses its half")
+)]
+mod mux;
+pub mod proto;
+#[cfg(any(feature = "server", feature = "agent"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "agent")),
+    expect(dead_code, reason = "both sides share it, and each uses its half")
+)]
+mod tunnel;
 
 pub use error::{Blame, Error, ErrorKind};
 pub use key::{AgentKey, Epoch, InvalidName, TargetName};
 #[cfg(any(feature = "server", feature = "agent"))]
 pub use link::LinkEnd;
+#[cfg(any(feature = "server", feature = "agent"))]
+pub use tunnel::TunnelStream;

@@ -1,0 +1,273 @@
+//! The future that owns one link: carries messages between it and the session, and ends when the link does.
+
+use std::{
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use tokio::time::{Instant as TokioInstant, Sleep};
+
+use super::{
+    closing::{self, Farewell, Outcome},
+    shared::{Shared, Superseded},
+    state::{State, Verdict},
+};
+use crate::{
+    frame::CloseCode,
+    key::Epoch,
+    link::{LinkEnd, LinkError, MessageLink},
+    metrics,
+    proto::{SessionEnd, SessionStats},
+};
+
+/// How many messages one poll takes in: 1 MiB of full ones, before other tasks get a turn.
+const RECEIVE_BATCH: usize = 16;
+
+/// How many messages one poll gives out. What the link buffers is what lies below the scheduler, not this.
+const TRANSMIT_BATCH: usize = 16;
+
+/// The future that owns one link and ends with it.
+///
+/// Each poll does a bounded amount of work, in this order: is the link still the bound one? → take in up to 16
+/// messages → deadlines → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
+/// park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
+///
+/// The loss of a link does not end the session; that is for whoever awaits the [`LinkEnd`] to decide.
+///
+/// # Cancel safety
+/// Dropping it drops the link without a word and tells the session that the link is down.
+#[derive(Debug)]
+#[must_use = "a link makes no progress unless its driver is polled"]
+pub(crate) struct Driver {
+    driving: Option<Driving>,
+    farewell: Option<Farewell>,
+    end: LinkEnd,
+}
+
+#[derive(Debug)]
+struct Driving {
+    link: MessageLink,
+    bound: Bound,
+    sleep: Pin<Box<Sleep>>,
+    /// For when `sleep` is set; `None` if the session waits for nothing.
+    armed: Option<Instant>,
+}
+
+/// The right to act on the session as long as the link is bound; given back when dropped.
+#[derive(Debug)]
+struct Bound {
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    /// What the metrics have been told.
+    reported: SessionStats,
+}
+
+impl Driver {
+    /// Drives `link`, which has just been bound under `epoch`.
+    pub(super) fn new(link: MessageLink, shared: Arc<Shared>, epoch: Epoch) -> Self {
+        let reported = shared.with_link(epoch, |state| state.session.stats()).unwrap_or_default();
+        let driving = Driving {
+            link,
+            bound: Bound { shared, epoch, reported },
+            sleep: Box::pin(tokio::time::sleep_until(TokioInstant::now())),
+            armed: None,
+        };
+        Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
+    }
+}
+
+impl Future for Driver {
+    type Output = LinkEnd;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEnd> {
+        let this = self.get_mut();
+        if let Some(driving) = &mut this.driving {
+            let ControlFlow::Break(outcome) = driving.poll(cx) else { return Poll::Pending };
+            this.end = outcome.end;
+            metrics::record_close(outcome.end.as_str());
+            // Unbound before the farewell: whoever waits for the session need not wait for the peer's last read.
+            let link = this.driving.take().map(|driving| driving.link);
+            this.farewell = link.zip(outcome.close).map(|(link, words)| Farewell::new(link, words));
+        }
+        if let Some(farewell) = &mut this.farewell {
+            ready!(farewell.poll(cx));
+            this.farewell = None;
+        }
+        Poll::Ready(this.end)
+    }
+}
+
+impl Driving {
+    fn poll(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
+        let all_received = self.receive(cx)?;
+        self.expire(cx)?;
+        let all_sent = self.transmit(cx)?;
+        if let Poll::Ready(Err(error)) = self.link.poll_flush(cx) {
+            return self.write_failed(cx, error);
+        }
+        if !(all_received && all_sent) {
+            cx.waker().wake_by_ref();
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether that was all.
+    fn receive(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, bool> {
+        let mut all = false;
+        for _ in 0..RECEIVE_BATCH {
+            match self.link.poll_recv(cx) {
+                // A violation ends the session, which the next look at it finds.
+                Poll::Ready(Ok(message)) => {
+                    let _ = self.session(|state, now| state.session.handle_message(now, message))?;
+                }
+                Poll::Ready(Err(error)) => return self.read_failed(error).map_continue(|()| true),
+                Poll::Pending => {
+                    all = true;
+                    break;
+                }
+            }
+        }
+        if self.link.take_activity() {
+            self.session(|state, now| state.session.handle_activity(now))?;
+        }
+        ControlFlow::Continue(all)
+    }
+
+    fn expire(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
+        if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
+            self.armed = None;
+            self.session(|state, now| state.session.handle_timeout(now))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether that was all for now. A message is made only once the link has room for it, so that none waits
+    /// between the two while others would be due before it.
+    fn transmit(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, bool> {
+        for _ in 0..TRANSMIT_BATCH {
+            let room = match self.link.poll_ready(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(error)) => return self.write_failed(cx, error).map_continue(|()| false),
+                Poll::Pending => false,
+            };
+            let step = self.session(|state, now| {
+                let message = if room { state.session.poll_transmit(now) } else { None };
+                // Parked in the same critical section that found nothing to send.
+                message.ok_or_else(|| (state.park(cx.waker(), room), state.session.stats()))
+            })?;
+            match step {
+                Ok(message) => {
+                    if let Err(error) = self.link.start_send(message) {
+                        return self.write_failed(cx, error).map_continue(|()| false);
+                    }
+                }
+                Err((timeout, stats)) => {
+                    self.bound.report(&stats);
+                    self.arm(cx, timeout);
+                    return ControlFlow::Continue(true);
+                }
+            }
+        }
+        ControlFlow::Continue(false)
+    }
+
+    fn arm(&mut self, cx: &mut Context<'_>, timeout: Option<Instant>) {
+        if self.armed == timeout {
+            return;
+        }
+        self.armed = timeout;
+        if let Some(timeout) = timeout {
+            self.sleep.as_mut().reset(timeout.into());
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// Runs `f` under the lock if the link is bound and goes on.
+    fn session<R>(&mut self, f: impl FnOnce(&mut State, Instant) -> R) -> ControlFlow<Outcome, R> {
+        let now = now();
+        let result = self.bound.shared.with_link(self.bound.epoch, |state| match state.verdict() {
+            Verdict::Live => Ok(f(state, now)),
+            Verdict::Dead => Err((None, None, None)),
+            Verdict::Ended(end) => Err((Some(end), state.closing.clone(), state.session.poll_transmit(now))),
+        });
+        // Made after the lock: it logs and counts, which runs code of others.
+        match result {
+            Ok(Ok(value)) => ControlFlow::Continue(value),
+            Ok(Err((Some(end), local, last))) => ControlFlow::Break(Outcome::ended(&end, local, last)),
+            Ok(Err((None, ..))) => ControlFlow::Break(Outcome::dead()),
+            Err(Superseded) => ControlFlow::Break(Outcome::superseded()),
+        }
+    }
+
+    /// What could not be written is lost with the link; but what the peer said before may tell why.
+    fn write_failed(&mut self, cx: &mut Context<'_>, error: LinkError) -> ControlFlow<Outcome> {
+        self.receive(cx)?;
+        self.read_failed(error)
+    }
+
+    fn read_failed(&mut self, error: LinkError) -> ControlFlow<Outcome> {
+        if let Some(violation) = closing::violation(&error) {
+            let end = SessionEnd::Violation(violation);
+            self.session(|state, _| state.session.close(violation.code(), violation.rule(), end))?;
+            // Finds the end, and CLOSE as what is to be sent last.
+            return self.session(|_, _| ());
+        }
+        let LinkError::Closed { code, reason } = error else { return ControlFlow::Break(Outcome::lost()) };
+        if let Some(code) = code.filter(|code| closing::ends_session(*code)) {
+            let end = match code {
+                CloseCode::REPLACED => SessionEnd::Replaced,
+                code => SessionEnd::ClosedByPeer { code, reason: reason.into() },
+            };
+            self.session(|state, _| state.session.end(end))?;
+        }
+        ControlFlow::Break(Outcome::closed(code))
+    }
+}
+
+impl Bound {
+    fn report(&mut self, stats: &SessionStats) {
+        let old = std::mem::replace(&mut self.reported, *stats);
+        let more = |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|more| *more > 0);
+        if let Some(bytes) = more(stats.sent_bytes, old.sent_bytes) {
+            metrics::record_stream_bytes(metrics::Direction::Sent, bytes);
+        }
+        if let Some(bytes) = more(stats.received_bytes, old.received_bytes) {
+            metrics::record_stream_bytes(metrics::Direction::Received, bytes);
+        }
+        if let Some(messages) = more(stats.duplicate_messages, old.duplicate_messages) {
+            metrics::record_duplicate_messages(messages);
+        }
+        if let Some(bytes) = more(stats.replayed_bytes, old.replayed_bytes) {
+            metrics::record_replayed_bytes(bytes);
+        }
+        if let Some(frames) = more(stats.late_frames, old.late_frames) {
+            metrics::record_late_frames(frames);
+        }
+        if let Some(rtt) = stats.rtt.filter(|_| stats.rtt != old.rtt) {
+            metrics::record_rtt(rtt);
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let last = self.shared.with_link(self.epoch, |state| {
+            state.unbind(now());
+            state.session.stats()
+        });
+        if let Ok(stats) = last {
+            self.report(&stats);
+        }
+    }
+}
+
+/// The clock of the drivers, which tests can pause.
+pub(super) fn now() -> Instant {
+    TokioInstant::now().into_std()
+}

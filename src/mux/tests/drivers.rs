@@ -1,0 +1,315 @@
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Context,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role as WsRole},
+};
+
+use super::{Pair, Wakes, drain, fill, idle, link, open, open_early, throttled, tunnel};
+use crate::{
+    frame::{CloseCode, Frame, MessageHead, decode},
+    key::Epoch,
+    link::{LinkEnd, LinkError, Side},
+    mux::MuxTunnel,
+    proto::{Role, SessionConfig, SessionEnd},
+};
+
+fn frames(message: Bytes) -> Vec<Frame> {
+    decode(message).unwrap().1.map(Result::unwrap).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_closed_peer_does_not_spin_driver() {
+    let pair = Pair::new().await;
+    let (mut near, mut far) = pair.stream().await;
+    far.write_all(b"all there is").await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut text = String::new();
+    near.read_to_string(&mut text).await.unwrap();
+    // Acks, and what else has a delay of its own, have left.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = pair.polls();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pair.polls(), before);
+    near.write_all(b"goes on").await.unwrap();
+    let mut answer = [0; 7];
+    far.read_exact(&mut answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_driver_is_polled_for_pings_only() {
+    let pair = Pair::new().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = pair.polls();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    // 600 s / (15 s - 20 %) = 50 pings of each side; each costs its sender and its receiver a few polls.
+    assert!(pair.polls() - before <= 2 * 50 * 6, "{} polls", pair.polls() - before);
+    assert!(pair.server.stats().rtt.is_some() && pair.agent.stats().rtt.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn superseded_driver_neither_feeds_nor_drains() {
+    let config = SessionConfig::default();
+    let server = tunnel(Role::Server, &config);
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let old = server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap();
+    let mut old_peer = link(far, Side::Client).await;
+    let _stream = open_early(&server).await.unwrap();
+    // Would end the session if it got in.
+    old_peer.send(Bytes::from_static(b"not a message")).await.unwrap();
+
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let new = server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap();
+    let mut new_peer = link(far, Side::Client).await;
+    let old = tokio::spawn(old);
+    let Err(LinkError::Closed { code, .. }) = old_peer.recv().await else { panic!("the old link gave a message") };
+    assert_eq!(code, Some(CloseCode::STALE));
+    drop(old_peer);
+    assert_eq!(old.await.unwrap(), LinkEnd::Superseded);
+    assert_eq!(server.ended(), None);
+
+    let _new = tokio::spawn(new);
+    let mut seen = Vec::new();
+    while !seen.iter().any(|frame| matches!(frame, Frame::Open { .. })) {
+        seen.extend(frames(new_peer.recv().await.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_driver_learns_at_once_that_it_is_superseded() {
+    let pair = Pair::new().await;
+    idle().await;
+    let (near, _far) = tokio::io::duplex(1 << 20);
+    let _new = pair.server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap();
+    assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Superseded);
+    assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::STALE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn link_as_old_as_the_bound_one_or_older_is_refused() {
+    let pair = Pair::new().await;
+    for epoch in [0, 1] {
+        let (near, _far) = tokio::io::duplex(64);
+        let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(epoch), 0).unwrap_err();
+        assert_eq!(refused.code, CloseCode::STALE);
+    }
+    pair.stream().await;
+    pair.agent_end.abort();
+    assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Lost);
+    let (near, _far) = tokio::io::duplex(64);
+    let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap_err();
+    assert_eq!(refused.code, CloseCode::STALE, "also after it is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn count_that_cannot_be_refuses_the_link_and_ends_the_session() {
+    let server = tunnel(Role::Server, &SessionConfig::default());
+    let (near, _far) = tokio::io::duplex(64);
+    let refused = server.link_up(link(near, Side::Server).await, Epoch::new(1), 5).unwrap_err();
+    assert_eq!(refused.code, CloseCode::FORBIDDEN);
+    assert!(matches!(server.ended(), Some(SessionEnd::Violation(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keepalive_passes_during_bulk_transfer() {
+    let config = SessionConfig {
+        ping_interval: Duration::from_millis(500),
+        dead_after: Duration::from_secs(2),
+        ..SessionConfig::default()
+    };
+    // About 400 KiB/s: 4 MiB take ten seconds, five times what a dead peer is given.
+    let (near, far) = throttled(4096);
+    let pair = Pair::over(config, near, far).await;
+    let (mut near, mut far) = pair.stream().await;
+    let bulk = async { tokio::join!(fill(&mut near, 5, 4 << 20), drain(&mut far)) };
+    let watch = async {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..80 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            slowest = slowest.max(pair.server.stats().rtt.unwrap_or_default());
+        }
+        slowest
+    };
+    let ((written, read), slowest) = tokio::join!(bulk, watch);
+    assert_eq!(read.unwrap(), (written, 4 << 20));
+    // 128 KiB below the scheduler and a message in front of the ping take half a second at this rate.
+    assert!(slowest > Duration::ZERO && slowest < Duration::from_secs(1), "{slowest:?}");
+    assert_eq!((pair.server.ended(), pair.agent.ended()), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_peer_is_dead_after_its_time() {
+    let config = SessionConfig::default();
+    let server = tunnel(Role::Server, &config);
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let start = tokio::time::Instant::now();
+    let driver = server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap();
+    let end = driver.await;
+    assert_eq!(end, LinkEnd::Dead);
+    assert!(start.elapsed() >= Duration::from_secs(45) && start.elapsed() < Duration::from_secs(47));
+    assert_eq!(server.ended(), None);
+    let mut peer = link(far, Side::Client).await;
+    loop {
+        match peer.recv().await {
+            Ok(_) => {}
+            Err(LinkError::Closed { code, .. }) => break assert_eq!(code, Some(CloseCode::DEAD_PEER)),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orderly_close_flushes_what_was_accepted() {
+    let (near, far) = throttled(1024);
+    let pair = Pair::over(SessionConfig::default(), near, far).await;
+    let (mut near, mut far) = pair.stream().await;
+    let (_, waker) = Wakes::new();
+    let mut accepted = 0;
+    while let std::task::Poll::Ready(n) =
+        tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut near), &mut Context::from_waker(&waker), &[9; 10_000])
+    {
+        accepted += n.unwrap();
+    }
+    near.shutdown().await.unwrap();
+    drop(near);
+    pair.server.shutdown(CloseCode::NORMAL, "done");
+    let (_, total) = drain(&mut far).await.unwrap();
+    assert_eq!(total, accepted);
+    assert!(total > 200_000);
+    assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(CloseCode::NORMAL));
+    assert_eq!(pair.server.ended(), Some(SessionEnd::Shutdown));
+    assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::NORMAL)));
+    let Some(SessionEnd::ClosedByPeer { code, .. }) = pair.agent.ended() else { panic!("{:?}", pair.agent.ended()) };
+    assert_eq!(code, CloseCode::NORMAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_tells_the_peer_why() {
+    let pair = Pair::new().await;
+    let (_near, mut far) = pair.stream().await;
+    pair.server.close(CloseCode::REPLACED, "another came", SessionEnd::Replaced);
+    let error = far.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(crate::error::Error::find(&error).unwrap().kind(), crate::error::ErrorKind::Replaced);
+    assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(CloseCode::REPLACED));
+    assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::REPLACED)));
+    assert_eq!(pair.agent.ended(), Some(SessionEnd::Replaced));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_of_a_peer_that_does_not_read_is_over_in_a_second() {
+    let server = tunnel(Role::Server, &SessionConfig::default());
+    let (near, _far) = tokio::io::duplex(64);
+    let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+    let mut stream = open_early(&server).await.unwrap();
+    stream.write_all(&[0; 4096]).await.unwrap();
+    idle().await;
+    let start = tokio::time::Instant::now();
+    server.close(CloseCode::POLICY, "", SessionEnd::Revoked);
+    assert_eq!(driver.await.unwrap(), LinkEnd::Local(CloseCode::POLICY));
+    assert!(start.elapsed() <= Duration::from_millis(1001));
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_close_codes_end_the_session_or_are_a_loss() {
+    for (code, ends) in [
+        (CloseCode::NORMAL, true),
+        (CloseCode::REPLACED, true),
+        (CloseCode::OVER_BUDGET, true),
+        (CloseCode::FORBIDDEN, true),
+        (CloseCode::CREDIT, true),
+        (CloseCode::FLOOD, true),
+        (CloseCode::MALFORMED, true),
+        (CloseCode::DRAINED, false),
+        (CloseCode::RESTART, false),
+        (CloseCode::INTERNAL, false),
+        (CloseCode::DEAD_PEER, false),
+        (CloseCode::STALE, false),
+    ] {
+        let agent = tunnel(Role::Agent, &SessionConfig::default());
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let driver = tokio::spawn(agent.link_up(link(near, Side::Client).await, Epoch::new(1), 0).unwrap());
+        link(far, Side::Server).await.close(code, "x", Duration::from_secs(1)).await;
+        assert_eq!(driver.await.unwrap(), LinkEnd::Closed(Some(code)));
+        assert_eq!(agent.ended().is_some(), ends, "{code}");
+        assert_eq!(agent.ended() == Some(SessionEnd::Replaced), code == CloseCode::REPLACED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn violation_is_told_by_close_and_by_the_websocket_with_the_same_code() {
+    let mut forbidden = BytesMut::new();
+    MessageHead { number: 9, received: 0 }.encode(&mut forbidden);
+    for (message, code) in [
+        (Message::text("hello"), CloseCode::TEXT),
+        (Message::binary(vec![0; 15]), CloseCode::MALFORMED),
+        (Message::binary(vec![0; 80_000]), CloseCode::TOO_BIG),
+        (Message::binary(forbidden.freeze()), CloseCode::FORBIDDEN),
+    ] {
+        let server = tunnel(Role::Server, &SessionConfig::default());
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+        let mut peer = WebSocketStream::from_raw_socket(far, WsRole::Client, None).await;
+        peer.send(message).await.unwrap();
+        let mut told = Vec::new();
+        let closed = loop {
+            match peer.next().await.unwrap().unwrap() {
+                Message::Binary(bytes) => told.extend(frames(bytes)),
+                Message::Close(frame) => break frame.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(u16::from(closed.code), code.number());
+        assert!(matches!(told.last(), Some(Frame::Close { code: told, .. }) if *told == code), "{told:?}");
+        drop(peer);
+        assert_eq!(driver.await.unwrap(), LinkEnd::Violation(code));
+        let Some(SessionEnd::Violation(violation)) = server.ended() else { panic!("not ended") };
+        assert_eq!(violation.code(), code);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_driver_leaves_the_session_alive_without_a_link() {
+    let pair = Pair::new().await;
+    let (mut near, mut far) = pair.stream().await;
+    pair.server_end.abort();
+    idle().await;
+    assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Lost);
+    let due = |tunnel: &MuxTunnel| tunnel.shared().with(|state| state.session.poll_timeout());
+    assert_eq!((due(&pair.server), due(&pair.agent)), (None, None), "both sessions know that the link is down");
+    near.write_all(b"kept").await.unwrap();
+    assert_eq!((pair.server.ended(), pair.agent.ended()), (None, None));
+
+    // Another link carries on: this is what resuming stands on.
+    let (near_io, far_io) = tokio::io::duplex(4096);
+    let server = pair.server.link_up(link(near_io, Side::Server).await, Epoch::new(2), 1).unwrap();
+    tokio::spawn(server);
+    let agent = pair.agent.link_up(link(far_io, Side::Client).await, Epoch::new(2), 1).unwrap();
+    tokio::spawn(agent);
+    let mut kept = [0; 4];
+    far.read_exact(&mut kept).await.unwrap();
+    assert_eq!(&kept, b"kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_under_the_lock_ends_that_session_only() {
+    let pair = Pair::new().await;
+    let (mut near, _far) = pair.stream().await;
+    let reader = tokio::spawn(async move { near.read(&mut [0; 1]).await });
+    let opening = tokio::spawn(open(&pair.server));
+    idle().await;
+    let panicked = catch_unwind(AssertUnwindSafe(|| pair.server.shared().with(|_| panic!("on purpose"))));
+    assert!(panicked.is_err());
+    assert_eq!(pair.server.ended(), Some(SessionEnd::Internal));
+    let error = reader.await.unwrap().unwrap_err();
+    assert_eq!(crate::error::Error::find(&error).unwrap().kind(), crate::error::ErrorKind::Internal);
+    assert_eq!(opening.await.unwrap().unwrap_err().kind(), crate::error::ErrorKind::Internal);
+    assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(CloseCode::INTERNAL));
+    assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::INTERNAL)));
+}

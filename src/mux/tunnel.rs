@@ -1,0 +1,236 @@
+//! The handle to a session: opens and takes streams, binds links, ends it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    driver::{Driver, now},
+    opening::Opening,
+    shared::Shared,
+    state::{BindError, State, Waiters},
+    stream::MuxStream,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    frame::{CloseCode, Metadata, ResetCode},
+    key::{Epoch, TargetName},
+    link::MessageLink,
+    proto::{Incoming, Session, SessionEnd, SessionStats},
+};
+
+/// A cloneable handle to one session.
+#[derive(Debug, Clone)]
+pub(crate) struct MuxTunnel {
+    shared: Arc<Shared>,
+}
+
+/// A link that was not bound; for its owner to close with the code.
+#[derive(Debug)]
+pub(crate) struct LinkRefused {
+    /// The link, as it was.
+    pub(crate) link: Box<MessageLink>,
+    /// 4409 for one that is older than, or as old as, the last that was bound. Else the peer's count of messages
+    /// cannot be, which has ended the session.
+    pub(crate) code: CloseCode,
+}
+
+impl MuxTunnel {
+    /// A handle to `session`, whose first link will have `epoch`.
+    pub(crate) fn new(session: Session, epoch: Epoch) -> Self {
+        Self { shared: Shared::new(session, epoch) }
+    }
+
+    /// Binds `link` under `epoch`, which is higher than that of the last link, and gives its driver; `peer_has` is
+    /// from HELLO or WELCOME. From here on the driver of the link before is superseded.
+    pub(crate) fn link_up(&self, link: MessageLink, epoch: Epoch, peer_has: u64) -> Result<Driver, LinkRefused> {
+        match self.shared.with(|state| state.bind(now(), epoch, peer_has)) {
+            Ok(()) => Ok(Driver::new(link, Arc::clone(&self.shared), epoch)),
+            Err(BindError::Stale) => Err(LinkRefused { link: Box::new(link), code: CloseCode::STALE }),
+            Err(BindError::Violation(violation)) => {
+                self.end(SessionEnd::Violation(violation));
+                Err(LinkRefused { link: Box::new(link), code: violation.code() })
+            }
+        }
+    }
+
+    /// Opens a stream; waits for ACCEPT unless `early_data`. Waits, too, while too many opens are unanswered.
+    pub(crate) fn open(&self, target: TargetName, metadata: Metadata, early_data: bool) -> Opening {
+        Opening::new(Arc::clone(&self.shared), target, metadata, early_data)
+    }
+
+    /// The next stream that the peer opens; `Err` with the session's end.
+    ///
+    /// # Cancel safety
+    /// No stream is lost when the future is dropped.
+    pub(crate) async fn incoming(&self) -> Result<MuxIncoming, Error> {
+        let incoming = self
+            .until(State::incoming, |state| match state.session.incoming() {
+                Some(incoming) => Some(Ok(incoming)),
+                None => state.session.ended().cloned().map(Err),
+            })
+            .await?;
+        Ok(MuxIncoming { shared: Some(Arc::clone(&self.shared)), incoming })
+    }
+
+    /// Orderly end: nothing new; once all is sent and acked, CLOSE with `code`.
+    pub(crate) fn shutdown(&self, code: CloseCode, reason: &str) {
+        self.shared.with(|state| {
+            state.closes_with(code, reason);
+            state.session.shutdown(code, reason);
+        });
+    }
+
+    /// Tells the peer to open nothing new here and to connect anew after a random part of `jitter`; what still runs
+    /// at the deadline is cut off by whoever calls this.
+    pub(crate) fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
+        self.shared.with(|state| state.session.drain(code, deadline, jitter, reason));
+    }
+
+    /// Ends the session now: CLOSE goes out if a link is there; streams fail with `end`.
+    pub(crate) fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {
+        self.shared.with(|state| {
+            state.closes_with(code, reason);
+            state.session.close(code, reason, end);
+        });
+    }
+
+    /// Ends the session now, without CLOSE.
+    pub(crate) fn end(&self, end: SessionEnd) {
+        self.shared.with(|state| {
+            state.closes_with(code_of(&end), "");
+            state.session.end(end);
+        });
+    }
+
+    /// Why the session ended, if it did.
+    pub(crate) fn ended(&self) -> Option<SessionEnd> {
+        self.shared.with(|state| state.session.ended().cloned())
+    }
+
+    /// Resolves when the session ended.
+    #[cfg(test)]
+    pub(crate) async fn closed(&self) -> SessionEnd {
+        self.until(State::ended, |state| state.session.ended().cloned()).await
+    }
+
+    /// Counts of the session.
+    pub(crate) fn stats(&self) -> SessionStats {
+        self.shared.with(|state| state.session.stats())
+    }
+
+    fn until<T, F>(&self, of: fn(&mut State) -> &mut Waiters, find: F) -> Until<'_, F>
+    where
+        F: FnMut(&mut State) -> Option<T> + Unpin,
+    {
+        Until { shared: &self.shared, of, ticket: None, find }
+    }
+}
+
+impl State {
+    /// Notes with which code this side closes the link, unless the session has ended already.
+    fn closes_with(&mut self, code: CloseCode, reason: &str) {
+        if self.session.ended().is_none() {
+            self.closing = Some((code, reason.into()));
+        }
+    }
+}
+
+/// Waits until `find` finds something under the lock.
+struct Until<'a, F> {
+    shared: &'a Shared,
+    of: fn(&mut State) -> &mut Waiters,
+    ticket: Option<u64>,
+    find: F,
+}
+
+impl<T, F> Future for Until<'_, F>
+where
+    F: FnMut(&mut State) -> Option<T> + Unpin,
+{
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Self { shared, of, ticket, find } = self.get_mut();
+        shared.with(|state| match find(state) {
+            Some(found) => Poll::Ready(found),
+            None => {
+                state.wait_in(*of, ticket, cx.waker());
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl<F> Drop for Until<'_, F> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.shared.with(|state| state.leave(self.of, ticket));
+        }
+    }
+}
+
+/// A stream that the peer opened. Dropping it refuses with `CANCELLED`.
+#[derive(Debug)]
+pub(crate) struct MuxIncoming {
+    /// `None` once it is answered.
+    shared: Option<Arc<Shared>>,
+    incoming: Incoming,
+}
+
+impl MuxIncoming {
+    /// What the peer wants to reach.
+    pub(crate) fn target(&self) -> &TargetName {
+        &self.incoming.target
+    }
+
+    /// Takes the stream. `Err` if the peer has given it up meanwhile, or the session ended.
+    pub(crate) fn accept(mut self) -> Result<MuxStream, Error> {
+        let Some(shared) = self.shared.take() else { return Err(Error::new(ErrorKind::Internal)) };
+        let id = self.incoming.stream;
+        shared.with(|state| state.session.accept(id))?;
+        Ok(MuxStream::new(shared, id))
+    }
+
+    /// Turns it down.
+    pub(crate) fn refuse(mut self, code: ResetCode, reason: &str) {
+        self.answer_reset(code, reason);
+    }
+
+    fn answer_reset(&mut self, code: ResetCode, reason: &str) {
+        if let Some(shared) = self.shared.take() {
+            shared.with(|state| state.session.reset(self.incoming.stream, code, reason));
+        }
+    }
+}
+
+impl Drop for MuxIncoming {
+    fn drop(&mut self) {
+        self.answer_reset(ResetCode::CANCELLED, "");
+    }
+}
+
+/// With which code a link is closed whose session ends without CLOSE.
+fn code_of(end: &SessionEnd) -> CloseCode {
+    match end {
+        SessionEnd::Replaced => CloseCode::REPLACED,
+        SessionEnd::Violation(violation) => violation.code(),
+        SessionEnd::ClosedByPeer { code, .. } => *code,
+        SessionEnd::Shutdown => CloseCode::DRAINED,
+        SessionEnd::Revoked => CloseCode::CREDENTIALS,
+        SessionEnd::Internal => CloseCode::INTERNAL,
+        // The peer is to come back.
+        SessionEnd::Lost => CloseCode::DEAD_PEER,
+    }
+}
+
+#[cfg(test)]
+impl MuxTunnel {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}

@@ -1,0 +1,266 @@
+//! A byte stream through a tunnel, for tokio, for hyper and for hyper-util's clients.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{frame::ResetCode, key::TargetName, metrics, mux::MuxStream};
+
+/// A byte stream through a tunnel: one connection to a target behind an agent, or, on the agent's side, one that the
+/// server asked for.
+///
+/// It implements tokio's [`AsyncRead`] and [`AsyncWrite`], hyper's [`Read`](hyper::rt::Read) and
+/// [`Write`](hyper::rt::Write) and, with the features `connector` or `agent`, hyper-util's `Connection`, so that no
+/// adapter is needed. Both directions are independent: after a shutdown the other one goes on.
+///
+/// Writes take what credit and buffers allow and wait for more; flushing is ready at once, since what was written is
+/// sent by itself. Where the same methods exist in two traits, call them by trait, as in
+/// `tokio::io::AsyncWriteExt::write_all(&mut stream, ..)`.
+///
+/// # Ends
+/// The end of the stream is only ever the peer's own: a lost session, a reset or a violation is an error, whose kind
+/// is found with [`Error::find`](crate::Error::find). What arrived before a reset is read first.
+///
+/// Dropping a stream delivers what was written, then the end, and has the peer stop writing. Dropped by a panic, it
+/// is reset instead.
+///
+/// # Cancel safety
+/// Reading and writing lose nothing when the future around them is dropped.
+#[derive(Debug)]
+pub struct TunnelStream {
+    mux: MuxStream,
+    target: TargetName,
+    _counted: Counted,
+}
+
+impl TunnelStream {
+    /// A stream of the native protocol, opened for `target`.
+    pub(super) fn new(mux: MuxStream, target: TargetName) -> Self {
+        Self { mux, target, _counted: Counted::new() }
+    }
+
+    /// Ends both directions at once: the peer sees a reset, never an end.
+    pub fn reset(self) {
+        self.mux.reset(ResetCode::CANCELLED);
+    }
+
+    /// The same with a reason of the caller's.
+    #[cfg(feature = "agent")]
+    pub(crate) fn reset_with(self, code: ResetCode) {
+        self.mux.reset(code);
+    }
+
+    /// The target that was asked for.
+    #[must_use]
+    pub fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    /// Ready once the peer reads no more of this stream: it dropped its side, reset the stream, or the session ended.
+    ///
+    /// For a side that has nothing to write now, and would not learn otherwise that what it waits for is of use to
+    /// nobody. Only the last task that asked is woken.
+    pub fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.mux.poll_stopped(cx)
+    }
+
+    fn mux(self: Pin<&mut Self>) -> Pin<&mut MuxStream> {
+        Pin::new(&mut self.get_mut().mux)
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.mux().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.mux().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.mux().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.mux.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mux().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mux().poll_shutdown(cx)
+    }
+}
+
+impl hyper::rt::Read for TunnelStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
+        self.mux().get_mut().poll_chunks(cx, room, |bytes| buf.put_slice(bytes))
+    }
+}
+
+impl hyper::rt::Write for TunnelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.mux().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.mux().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.mux.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mux().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.mux().poll_shutdown(cx)
+    }
+}
+
+#[cfg(any(feature = "connector", feature = "agent"))]
+impl hyper_util::client::legacy::connect::Connection for TunnelStream {
+    fn connected(&self) -> hyper_util::client::legacy::connect::Connected {
+        hyper_util::client::legacy::connect::Connected::new()
+    }
+}
+
+/// One open stream in the gauge, for as long as it lives.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::record_stream_opened();
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::record_stream_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::{Request, Response, body::Incoming as Body, service::service_fn};
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::{
+        error::{Error, ErrorKind},
+        frame::Metadata,
+        key::Epoch,
+        link::{MessageLink, Side},
+        mux::MuxTunnel,
+        proto::{Role, Session, SessionConfig, SessionEnd},
+        tunnel::{Incoming, Tunnel},
+    };
+
+    /// A server's tunnel and an agent's, on a pipe.
+    async fn tunnels() -> (Tunnel, MuxTunnel) {
+        let config = SessionConfig::default();
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let ends = [(Role::Server, near, Side::Server), (Role::Agent, far, Side::Client)];
+        let mut tunnels = Vec::new();
+        for (role, io, side) in ends {
+            let tunnel = MuxTunnel::new(Session::new(role, config.clone(), config.bounds(), 1), Epoch::new(1));
+            let link = MessageLink::new(io, side, crate::frame::MAX_MESSAGE).await;
+            tokio::spawn(tunnel.link_up(link, Epoch::new(1), 0).unwrap());
+            tunnels.push(tunnel);
+        }
+        let agent = tunnels.pop().unwrap();
+        (Tunnel::mux(tunnels.pop().unwrap()), agent)
+    }
+
+    async fn streams() -> (TunnelStream, TunnelStream, Tunnel) {
+        let (server, agent) = tunnels().await;
+        let vnc: TargetName = "vnc".parse().unwrap();
+        let (near, far) = tokio::join!(server.open(vnc, Metadata::default(), false), async {
+            Incoming::mux(agent.incoming().await.unwrap()).accept()
+        });
+        (near.unwrap(), far.unwrap(), server)
+    }
+
+    #[test]
+    fn is_what_hyper_tokio_and_tonic_ask_of_a_connection() {
+        fn asks<T>()
+        where
+            T: AsyncRead + AsyncWrite + hyper::rt::Read + hyper::rt::Write + Send + Sync + Unpin + 'static,
+        {
+        }
+        asks::<TunnelStream>();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_ends_know_the_target() {
+        let (near, far, _server) = streams().await;
+        assert_eq!((near.target().as_str(), far.target().as_str()), ("vnc", "vnc"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn carries_hyper_both_ways_without_an_adapter() {
+        let (near, far, _server) = streams().await;
+        let echo = service_fn(|request: Request<Body>| async move {
+            Ok::<_, hyper::Error>(Response::new(Full::new(request.into_body().collect().await?.to_bytes())))
+        });
+        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(far, echo));
+        let (mut client, connection) = hyper::client::conn::http1::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        for size in [0, 1, 3_000_000] {
+            let body = Bytes::from(vec![b'x'; size]);
+            let request = Request::post("/").header("host", "agent").body(Full::new(body.clone())).unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_session_is_found_in_hypers_error_and_is_no_end() {
+        let (near, mut far, server) = streams().await;
+        let (mut client, connection) = hyper::client::conn::http1::handshake(near).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get("/").body(Full::new(Bytes::new())).unwrap();
+        let answer = tokio::spawn(async move { client.send_request(request).await });
+        far.read_u8().await.unwrap();
+        server.end(SessionEnd::Lost);
+        assert!(answer.await.unwrap().is_err());
+        let error = connection.await.unwrap().unwrap_err();
+        assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::SessionLost));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reset_is_an_error_for_the_peer_never_an_end() {
+        let (mut near, far, _server) = streams().await;
+        far.reset();
+        let error = near.read_u8().await.unwrap_err();
+        assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::PeerReset));
+    }
+}
