@@ -1,6 +1,8 @@
 //! Reverse tunnels as tower middleware.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "server")]
+pub mod connman;
 mod error;
 pub mod frame;
 mod key;

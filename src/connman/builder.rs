@@ -1,0 +1,105 @@
+//! The settings of a manager.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    connman::{
+        event::Observer,
+        manager::ConnectionManager,
+        policy::{FixedGrace, GracePolicy},
+        registry::Limits,
+        state::{Inner, Settings},
+    },
+    metrics,
+};
+
+/// How long an agent may take for its answer to an open: twice what it gives its own connect.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Dials that wait, over all keys: at about 1 KiB each, 10 MiB.
+const MAX_PENDING_DIALS: usize = 10_000;
+
+/// Keys connected or in grace: at about 10 KiB for an idle tunnel, 1 GiB.
+const MAX_TUNNELS: usize = 100_000;
+
+/// Settings for a [`ConnectionManager`]; made by [`ConnectionManager::builder`].
+#[must_use = "settings do nothing until build()"]
+pub struct ConnectionManagerBuilder {
+    policy: Arc<dyn GracePolicy>,
+    observers: Vec<Arc<dyn Observer>>,
+    dial_timeout: Duration,
+    max_pending_dials: usize,
+    max_tunnels: usize,
+}
+
+impl ConnectionManagerBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            policy: Arc::new(FixedGrace::default()),
+            observers: Vec::new(),
+            dial_timeout: DIAL_TIMEOUT,
+            max_pending_dials: MAX_PENDING_DIALS,
+            max_tunnels: MAX_TUNNELS,
+        }
+    }
+
+    /// What is decided about keys whose tunnels come and go. Default [`FixedGrace`] of 30 s.
+    pub fn grace(mut self, policy: impl GracePolicy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// How long an agent may take to answer an open. Default 10 s. It does not count while a dial waits for a tunnel.
+    pub const fn dial_timeout(mut self, timeout: Duration) -> Self {
+        self.dial_timeout = timeout;
+        self
+    }
+
+    /// How many dials may wait for tunnels at once, over all keys. Default 10,000. Beyond, a dial fails with
+    /// [`TooManyPendingDials`](crate::ErrorKind::TooManyPendingDials). The limit of each key is the policy's.
+    pub const fn max_pending_dials(mut self, most: usize) -> Self {
+        self.max_pending_dials = most;
+        self
+    }
+
+    /// How many keys may be connected or in grace at once. Default 100,000. Beyond, an agent with a new key is closed
+    /// with 1013 and tries again later; a key in grace keeps its place.
+    pub const fn max_tunnels(mut self, most: usize) -> Self {
+        self.max_tunnels = most;
+        self
+    }
+
+    /// Tells `observer` of every event, after those named before.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// The manager. May be called outside a runtime.
+    #[must_use]
+    pub fn build(self) -> ConnectionManager {
+        metrics::describe();
+        ConnectionManager::from_inner(Arc::new(Inner::new(self.settings())))
+    }
+
+    pub(super) fn settings(self) -> Settings {
+        Settings {
+            policy: self.policy,
+            observers: self.observers,
+            dial_timeout: self.dial_timeout,
+            limits: Limits { tunnels: self.max_tunnels, waiting: self.max_pending_dials },
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels } = self;
+        f.debug_struct("ConnectionManagerBuilder")
+            .field("observers", &observers.len())
+            .field("dial_timeout", dial_timeout)
+            .field("max_pending_dials", max_pending_dials)
+            .field("max_tunnels", max_tunnels)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,227 @@
+//! One dial: it takes a tunnel, waits for one, or is refused, until a stream is open.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    connman::{
+        handle::Handle,
+        registry::Refusal,
+        state::{Asked, Inner, Waiting},
+    },
+    error::{Error, ErrorKind},
+    frame::Metadata,
+    key::{AgentKey, Epoch, TargetName},
+    metrics,
+    tunnel::{Tunnel, TunnelStream},
+};
+
+/// A dial under way, made by [`ConnectionManager::dial`](crate::connman::ConnectionManager::dial). `Unpin + Send`.
+///
+/// It takes the key's tunnel and opens a stream; while the key is in grace it waits for the agent's return, in the
+/// order of first polls. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
+/// manager's dial timeout (default 10 s) runs from each tunnel taken until the agent's answer, never while the dial
+/// waits for a tunnel; [`timeout`](Self::timeout) is over all.
+///
+/// Nothing happens before the first poll, and then it must be polled within a tokio runtime that has its timer on.
+///
+/// # Errors
+/// - [`NoConnection`](ErrorKind::NoConnection): the key is absent;
+/// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace ended while this dial waited;
+/// - [`TooManyPendingDials`](ErrorKind::TooManyPendingDials): as many dials wait as may;
+/// - [`DialTimeout`](ErrorKind::DialTimeout): one of the two timeouts passed;
+/// - [`Shutdown`](ErrorKind::Shutdown): the manager was shut down;
+/// - and what the agent answers: [`TargetUnknown`](ErrorKind::TargetUnknown), [`TargetDenied`](ErrorKind::TargetDenied),
+///   [`TargetRefused`](ErrorKind::TargetRefused), [`TargetTimeout`](ErrorKind::TargetTimeout),
+///   [`Overloaded`](ErrorKind::Overloaded).
+///
+/// Polled again after its end it gives [`InvalidInput`](ErrorKind::InvalidInput).
+///
+/// # Cancel safety
+/// Dropping it gives up its place in the queue, or the open: the agent is told by a reset, and no byte is lost.
+#[must_use = "futures do nothing unless polled"]
+pub struct Dial(Dialing<Tunnel>);
+
+impl Dial {
+    pub(super) fn new(inner: &Arc<Inner<Tunnel>>, key: &AgentKey, target: &TargetName) -> Self {
+        Self(Dialing::new(inner, key, target))
+    }
+
+    /// Whether the stream is given before the agent has accepted it, so that first bytes leave with the open. A
+    /// refusal is then an error of the stream. Default false.
+    pub fn early_data(mut self, yes: bool) -> Self {
+        self.0.early_data = yes;
+        self
+    }
+
+    /// A deadline of the caller's, from the first poll, over waiting and opening together. Default none.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.0.timeout = Some(timeout);
+        self
+    }
+}
+
+impl Future for Dial {
+    type Output = Result<TunnelStream, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("key", &self.0.key).field("target", &self.0.target).finish_non_exhaustive()
+    }
+}
+
+/// A dial through whatever is held for a tunnel.
+pub(super) struct Dialing<T: Handle> {
+    inner: Arc<Inner<T>>,
+    key: AgentKey,
+    target: TargetName,
+    early_data: bool,
+    pub(super) timeout: Option<Duration>,
+    /// Since the first poll.
+    started: Option<Instant>,
+    /// The end of `timeout`.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Tunnels of older epochs were met dead.
+    not_before: Epoch,
+    step: Step<T>,
+}
+
+enum Step<T: Handle> {
+    Ask,
+    Wait(Waiting<T>),
+    Open { opening: T::Opening, tunnel: T, epoch: Epoch, deadline: Pin<Box<Sleep>> },
+    Done,
+}
+
+impl<T: Handle> Dialing<T> {
+    pub(super) fn new(inner: &Arc<Inner<T>>, key: &AgentKey, target: &TargetName) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            key: key.clone(),
+            target: target.clone(),
+            early_data: false,
+            timeout: None,
+            started: None,
+            deadline: None,
+            not_before: Epoch::new(0),
+            step: Step::Ask,
+        }
+    }
+
+    fn start(&mut self) -> Instant {
+        *self.started.get_or_insert_with(|| {
+            self.deadline = self.timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+            Instant::now()
+        })
+    }
+
+    /// The caller's deadline, looked at after all else: what is ready at the same instant still counts.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(cx))
+    }
+
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Result<T::Stream, Error>> {
+        loop {
+            match &mut self.step {
+                Step::Ask => match self.inner.ask(&self.key, self.not_before) {
+                    Asked::Ready(epoch, tunnel) => self.open(epoch, tunnel),
+                    Asked::Wait(waiting) => self.step = Step::Wait(waiting),
+                    Asked::Refused(refusal) => return Poll::Ready(Err(refused(refusal))),
+                },
+                Step::Wait(waiting) => match ready!(Pin::new(&mut waiting.answer).poll(cx)) {
+                    Ok(Ok((epoch, tunnel))) => self.open(epoch, tunnel),
+                    Ok(Err(refusal)) => return Poll::Ready(Err(refused(refusal))),
+                    // A sender goes without an answer only with the registry that holds it, which this dial holds.
+                    Err(_) => return Poll::Ready(Err(ErrorKind::Internal.into())),
+                },
+                Step::Open { opening, tunnel, epoch, deadline } => match Pin::new(opening).poll(cx) {
+                    Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
+                    Poll::Ready(Err(error)) if is_of_the_session(&error) && tunnel.ended().is_some() => {
+                        self.not_before = Epoch::new(epoch.number().saturating_add(1));
+                        self.step = Step::Ask;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        ready!(deadline.as_mut().poll(cx));
+                        return Poll::Ready(Err(ErrorKind::DialTimeout.into()));
+                    }
+                },
+                Step::Done => return Poll::Ready(Err(ErrorKind::InvalidInput.into())),
+            }
+        }
+    }
+
+    fn open(&mut self, epoch: Epoch, tunnel: T) {
+        let timeout = self.inner.dial_timeout();
+        let left = self.deadline.as_ref().map(|end| end.deadline().saturating_duration_since(Instant::now()));
+        let give_up = left.map_or(timeout, |left| left.min(timeout));
+        let metadata = Metadata {
+            deadline_ms: Some(u32::try_from(give_up.as_millis()).unwrap_or(u32::MAX)),
+            ..Metadata::default()
+        };
+        let opening = tunnel.open(self.target.clone(), metadata, self.early_data);
+        self.step = Step::Open { opening, tunnel, epoch, deadline: Box::pin(tokio::time::sleep(timeout)) };
+    }
+}
+
+impl<T: Handle> Future for Dialing<T> {
+    type Output = Result<T::Stream, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.step, Step::Done) {
+            return Poll::Ready(Err(ErrorKind::InvalidInput.into()));
+        }
+        let started = self.start();
+        let result = match self.poll_steps(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                ready!(self.poll_deadline(cx));
+                Err(ErrorKind::DialTimeout.into())
+            }
+        };
+        // Gives back the ticket, or gives up the open, now and not when the caller drops the future.
+        self.step = Step::Done;
+        metrics::record_dial(if result.is_ok() { "ok" } else { "error" }, started.elapsed());
+        if let Err(error) = &result {
+            metrics::record_dial_failure(error.kind());
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<T: Handle> Drop for Dialing<T> {
+    fn drop(&mut self) {
+        if let (Some(started), false) = (self.started, matches!(self.step, Step::Done)) {
+            metrics::record_dial("cancelled", started.elapsed());
+        }
+    }
+}
+
+/// Whether an error tells of the end of a session, and not of a target or a stream.
+fn is_of_the_session(error: &Error) -> bool {
+    use ErrorKind as K;
+    matches!(error.kind(), K::SessionLost | K::Replaced | K::Protocol | K::Shutdown | K::Internal)
+}
+
+/// The pure registry cannot name the public error.
+fn refused(refusal: Refusal) -> Error {
+    Error::new(match refusal {
+        Refusal::NoConnection => ErrorKind::NoConnection,
+        Refusal::ReconnectTimeout => ErrorKind::ReconnectTimeout,
+        Refusal::TooManyPending => ErrorKind::TooManyPendingDials,
+        Refusal::Unreported => ErrorKind::DialTimeout,
+        Refusal::ShuttingDown => ErrorKind::Shutdown,
+    })
+}

@@ -1,0 +1,164 @@
+//! What happened to keys, as observers are told it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    connman::policy::{LossCause, Registration},
+    key::{AgentKey, Epoch},
+    link::LinkEnd,
+};
+
+/// Something that happened to a key.
+///
+/// Each registration is told by one of [`Connected`](Self::Connected) and [`Reconnected`](Self::Reconnected). Events
+/// come from the tasks on which they happen, so two of them may overtake each other; epochs, which rise for each key,
+/// tell which is newer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TunnelEvent {
+    /// An agent has taken a key that was not in grace.
+    #[non_exhaustive]
+    Connected {
+        /// Who.
+        registration: Arc<Registration>,
+    },
+    /// An agent has taken a key that was in grace.
+    #[non_exhaustive]
+    Reconnected {
+        /// Who.
+        registration: Arc<Registration>,
+        /// How long the key was without a link.
+        after: Duration,
+    },
+    /// A link ended, and with it the tunnel.
+    #[non_exhaustive]
+    Lost {
+        /// The key.
+        key: AgentKey,
+        /// The link's epoch.
+        epoch: Epoch,
+        /// How it ended.
+        cause: LossCause,
+        /// For how long the key is in grace; `None`: it is absent at once.
+        grace: Option<Duration>,
+    },
+    /// A key's grace has ended without a return; it is absent now.
+    #[non_exhaustive]
+    Expired {
+        /// The key.
+        key: AgentKey,
+        /// The epoch of its last link.
+        epoch: Epoch,
+    },
+    /// A tunnel was displaced by a newer one under its key, and closed.
+    #[non_exhaustive]
+    Replaced {
+        /// The key.
+        key: AgentKey,
+        /// The old link's epoch.
+        epoch: Epoch,
+        /// The new link's epoch.
+        by: Epoch,
+        /// Whether both are of the same run of the same agent.
+        same_instance: bool,
+    },
+    /// A registration was refused.
+    #[non_exhaustive]
+    Refused {
+        /// The key.
+        key: AgentKey,
+        /// The link's epoch.
+        epoch: Epoch,
+        /// Why.
+        why: RegisterRefusal,
+    },
+}
+
+impl TunnelEvent {
+    /// The key that it happened to.
+    #[must_use]
+    pub fn key(&self) -> &AgentKey {
+        match self {
+            Self::Connected { registration } | Self::Reconnected { registration, .. } => &registration.key,
+            Self::Lost { key, .. }
+            | Self::Expired { key, .. }
+            | Self::Replaced { key, .. }
+            | Self::Refused { key, .. } => key,
+        }
+    }
+
+    /// The epoch of the link that it happened to.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::Connected { registration } | Self::Reconnected { registration, .. } => registration.epoch,
+            Self::Lost { epoch, .. }
+            | Self::Expired { epoch, .. }
+            | Self::Replaced { epoch, .. }
+            | Self::Refused { epoch, .. } => *epoch,
+        }
+    }
+
+    /// Its name, as in logs: `connected`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Connected { .. } => "connected",
+            Self::Reconnected { .. } => "reconnected",
+            Self::Lost { .. } => "lost",
+            Self::Expired { .. } => "expired",
+            Self::Replaced { .. } => "replaced",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// Why a registration is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegisterRefusal {
+    /// Another agent has the key and the policy rejects a second one; closed with 4411.
+    InUse,
+    /// The key belongs to another principal; closed with 4403.
+    Foreign,
+    /// A newer link has the key already; closed with 4409.
+    Stale,
+    /// As many tunnels as the manager takes; closed with 1013.
+    Overloaded,
+    /// The manager was shut down; closed with 1001.
+    ShuttingDown,
+}
+
+/// Sees every [`TunnelEvent`] of a manager. A closure of `&TunnelEvent` is one.
+///
+/// # Panics in callbacks
+/// It runs outside every lock, on the task on which the event happened, also in the drop of one that was cancelled,
+/// and before that task goes on: it must not block; send what takes longer down a channel. An observer that panics is
+/// counted in `revdial_callback_failures_total`; the others are told all the same.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn on_event(&self, event: &TunnelEvent);
+}
+
+impl<F> Observer for F
+where
+    F: Fn(&TunnelEvent) + Send + Sync + 'static,
+{
+    fn on_event(&self, event: &TunnelEvent) {
+        self(event);
+    }
+}
+
+impl From<LinkEnd> for LossCause {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            // The report of a superseded link is stale, so nobody sees this cause.
+            LinkEnd::Lost | LinkEnd::Superseded => Self::Lost,
+            LinkEnd::Dead => Self::Dead,
+            LinkEnd::Closed(code) => Self::Closed(code),
+            LinkEnd::Violation(code) => Self::Violation(code),
+            LinkEnd::Local(code) => Self::Local(code),
+            LinkEnd::Aborted => Self::Aborted,
+        }
+    }
+}

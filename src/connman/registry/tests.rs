@@ -1,0 +1,434 @@
+//! The registry against a simple model of it, over random lists of operations; and its rules, one by one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::frame::InstanceId;
+
+const LIMITS: Limits = Limits { tunnels: 2, waiting: 5 };
+const PER_KEY: usize = 3;
+
+fn key(n: u8) -> AgentKey {
+    format!("k{n}x").parse().unwrap()
+}
+
+fn registration(n: u8, epoch: u64) -> Arc<Registration> {
+    Arc::new(Registration::new(key(n), "p".into(), Epoch::new(epoch), InstanceId::new([1; 16])))
+}
+
+fn ask() -> Ask {
+    Ask { not_before: Epoch::new(0), limit: PER_KEY, absent: None, unreported: Duration::from_secs(10) }
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The answers to tickets among effects.
+fn answers(effects: &[Effect<u64>]) -> Vec<(Ticket, Result<u64, Refusal>)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Release { ticket, tunnel, .. } => Some((*ticket, Ok(*tunnel))),
+            Effect::Refuse { ticket, refusal } => Some((*ticket, Err(*refusal))),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A registry in which key 0 is connected with epoch 1.
+fn connected() -> (Registry<u64>, Instant) {
+    let now = Instant::now();
+    let mut registry = Registry::new(LIMITS);
+    registry.register(&registration(0, 1), 1, None, now).unwrap();
+    registry.take_effects();
+    (registry, now)
+}
+
+/// … and was lost at the given time, held for 30 s.
+fn in_grace() -> (Registry<u64>, Instant) {
+    let (mut registry, now) = connected();
+    let grace = Grace::Hold(Duration::from_secs(30));
+    assert!(registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, now, now));
+    registry.take_effects();
+    (registry, now)
+}
+
+#[test]
+fn a_grace_ends_exactly() {
+    let (mut registry, now) = in_grace();
+    let end = now + Duration::from_secs(30);
+    assert_eq!(registry.next_deadline(), Some(end));
+    let DialStep::Wait(ticket) = registry.dial(&key(0), ask(), end - Duration::from_nanos(1)) else { panic!() };
+    assert_eq!(registry.take_effects(), []);
+    // No sweep needed: whoever calls at the end finds it ended.
+    assert_eq!(registry.dial(&key(0), ask(), end), DialStep::Refused(Refusal::NoConnection));
+    assert_eq!(answers(&registry.take_effects()), [(ticket, Err(Refusal::ReconnectTimeout))]);
+    assert!(registry.slots.is_empty() && registry.due.is_empty());
+}
+
+#[test]
+fn a_grace_counts_from_the_loss_and_not_from_its_report() {
+    let (mut registry, now) = connected();
+    let grace = Grace::Hold(Duration::from_secs(30));
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, now, now + Duration::from_secs(31));
+    assert!(registry.incumbent(&key(0), now).is_none(), "reported after its end");
+    assert_eq!(registry.counts(), Counts::default());
+}
+
+#[test]
+fn a_stale_loss_report_changes_nothing() {
+    let (mut registry, now) = connected();
+    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), now).unwrap();
+    registry.take_effects();
+    assert!(!registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Drop, now, now));
+    assert_eq!(registry.find(&key(0), Epoch::new(0), now), Found::Ready(Epoch::new(2), 2));
+    assert_eq!(registry.take_effects(), []);
+}
+
+#[test]
+fn a_registration_that_was_decided_on_another_state_is_refused() {
+    let (mut registry, now) = connected();
+    assert_eq!(registry.register(&registration(0, 3), 3, None, now), Err((Conflict::Changed, 3)));
+    assert_eq!(registry.register(&registration(0, 3), 3, Some(Epoch::new(2)), now), Err((Conflict::Changed, 3)));
+    assert_eq!(registry.register(&registration(0, 3), 3, Some(Epoch::new(1)), now), Ok(()));
+}
+
+#[test]
+fn a_key_in_grace_keeps_its_place_at_the_limit_of_tunnels() {
+    let (mut registry, now) = in_grace();
+    registry.register(&registration(1, 2), 2, None, now).unwrap();
+    assert_eq!(registry.register(&registration(2, 3), 3, None, now), Err((Conflict::Overloaded, 3)));
+    assert_eq!(registry.register(&registration(0, 4), 4, Some(Epoch::new(1)), now), Ok(()));
+}
+
+#[test]
+fn who_waits_for_the_report_of_a_loss_then_waits_for_the_grace() {
+    let (mut registry, now) = connected();
+    let dead = Ask { not_before: Epoch::new(2), ..ask() };
+    let DialStep::Wait(ticket) = registry.dial(&key(0), dead, now) else { panic!() };
+    assert_eq!(registry.next_deadline(), Some(now + Duration::from_secs(10)));
+    let lost = now + Duration::from_secs(9);
+    let grace = Grace::Hold(Duration::from_secs(30));
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Dead, grace, lost, lost);
+    registry.take_effects();
+    let back = now + Duration::from_secs(35);
+    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), back).unwrap();
+    assert_eq!(answers(&registry.take_effects()), [(ticket, Ok(2))]);
+}
+
+#[test]
+fn a_loss_that_is_never_reported_ends_the_wait_for_it() {
+    let (mut registry, now) = connected();
+    let dead = Ask { not_before: Epoch::new(2), ..ask() };
+    let DialStep::Wait(ticket) = registry.dial(&key(0), dead, now) else { panic!() };
+    registry.expire(now + Duration::from_secs(10));
+    assert_eq!(answers(&registry.take_effects()), [(ticket, Err(Refusal::Unreported))]);
+}
+
+#[test]
+fn times_beyond_measure_do_not_overflow() {
+    let (mut registry, now) = connected();
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Hold(Duration::MAX), now, now);
+    assert!(registry.next_deadline() > Some(now));
+    let forever = Ask { absent: Some(Duration::MAX), ..ask() };
+    assert!(matches!(registry.dial(&key(1), forever, now), DialStep::Wait(_)));
+}
+
+#[test]
+fn nothing_gets_in_after_the_shutdown() {
+    let (mut registry, now) = in_grace();
+    let DialStep::Wait(ticket) = registry.dial(&key(0), ask(), now) else { panic!() };
+    registry.register(&registration(1, 2), 2, None, now).unwrap();
+    registry.take_effects();
+    registry.shut_down(CloseCode::RESTART, now);
+    let effects = registry.take_effects();
+    assert_eq!(answers(&effects), [(ticket, Err(Refusal::ShuttingDown))]);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Closed { tunnel: 2, code: CloseCode::RESTART, .. })));
+    assert_eq!(registry.register(&registration(0, 3), 3, None, now), Err((Conflict::ShuttingDown, 3)));
+    assert_eq!(registry.dial(&key(0), ask(), now), DialStep::Refused(Refusal::ShuttingDown));
+    assert_eq!(registry.counts(), Counts::default());
+    assert!(registry.slots.is_empty() && registry.due.is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Register {
+        key: u8,
+    },
+    Lose {
+        key: u8,
+        stale: bool,
+        hold: Option<u64>,
+    },
+    Dial {
+        key: u8,
+        dead: bool,
+        absent: Option<u64>,
+    },
+    GiveBack {
+        nth: usize,
+    },
+    Close {
+        key: u8,
+    },
+    Advance {
+        ms: u64,
+    },
+    /// To the nearest deadline, or to a nanosecond before it.
+    AdvanceToDeadline {
+        exactly: bool,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let keys = 0..3u8;
+    prop_oneof![
+        3 => keys.clone().prop_map(|key| Op::Register { key }),
+        3 => (keys.clone(), prop::bool::weighted(0.2), prop::option::weighted(0.8, 0..50u64))
+            .prop_map(|(key, stale, hold)| Op::Lose { key, stale, hold }),
+        6 => (keys.clone(), any::<bool>(), prop::option::of(0..50u64))
+            .prop_map(|(key, dead, absent)| Op::Dial { key, dead, absent }),
+        2 => (0..8usize).prop_map(|nth| Op::GiveBack { nth }),
+        1 => keys.prop_map(|key| Op::Close { key }),
+        2 => (0..20u64).prop_map(|ms| Op::Advance { ms }),
+        2 => any::<bool>().prop_map(|exactly| Op::AdvanceToDeadline { exactly }),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Now {
+    Absent,
+    Up(u64),
+    Grace(u64, Instant),
+}
+
+/// The same rules, written as scans over plain lists.
+#[derive(Debug)]
+struct Model {
+    keys: [Now; 3],
+    /// Oldest first: whose, which, until when if not the key's grace.
+    waiters: Vec<(u8, Ticket, Option<Instant>)>,
+    answers: Vec<(Ticket, Result<u64, Refusal>)>,
+    /// Every ticket there ever was, and whose it is.
+    issued: HashMap<Ticket, u8>,
+    epoch: u64,
+    now: Instant,
+}
+
+impl Model {
+    fn state(&self, key: u8) -> Now {
+        self.keys[usize::from(key)]
+    }
+
+    fn set(&mut self, key: u8, state: Now) {
+        self.keys[usize::from(key)] = state;
+    }
+
+    fn answer_all(&mut self, key: u8, answer: Result<u64, Refusal>) {
+        for (_, ticket, _) in self.waiters.extract_if(.., |(of, _, _)| *of == key) {
+            self.answers.push((ticket, answer));
+        }
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let graces = self.keys.iter().filter_map(|state| match state {
+            Now::Grace(_, until) => Some(*until),
+            _ => None,
+        });
+        graces.chain(self.waiters.iter().filter_map(|(_, _, until)| *until))
+    }
+
+    fn expire(&mut self) {
+        for key in 0..3 {
+            if matches!(self.state(key), Now::Grace(_, until) if until <= self.now) {
+                self.set(key, Now::Absent);
+                self.answer_all(key, Err(Refusal::ReconnectTimeout));
+            }
+        }
+        let (now, keys) = (self.now, self.keys);
+        let mut over: Vec<_> =
+            self.waiters.extract_if(.., |(_, _, until)| until.is_some_and(|until| until <= now)).collect();
+        over.sort_by_key(|(_, ticket, until)| (*until, *ticket));
+        for (key, ticket, _) in over {
+            let absent = keys[usize::from(key)] == Now::Absent;
+            self.answers.push((ticket, Err(if absent { Refusal::NoConnection } else { Refusal::Unreported })));
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.keys.iter().filter(|state| **state != Now::Absent).count()
+    }
+}
+
+/// One step in both; every result must be the same.
+fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
+    let unreported = ms(10);
+    match *op {
+        Op::Register { key: n } => {
+            let seen = match model.state(n) {
+                Now::Absent => None,
+                Now::Up(epoch) | Now::Grace(epoch, _) => Some(Epoch::new(epoch)),
+            };
+            let epoch = model.epoch;
+            model.epoch += 1;
+            let full = seen.is_none() && model.held() >= LIMITS.tunnels;
+            let result = registry.register(&registration(n, epoch), epoch, seen, model.now);
+            assert_eq!(result, if full { Err((Conflict::Overloaded, epoch)) } else { Ok(()) });
+            if !full {
+                model.set(n, Now::Up(epoch));
+                model.answer_all(n, Ok(epoch));
+            }
+        }
+        Op::Lose { key: n, stale, hold } => {
+            let epoch = match model.state(n) {
+                Now::Up(epoch) if !stale => epoch,
+                _ => 0,
+            };
+            let grace = hold.map_or(Grace::Drop, |hold| Grace::Hold(ms(hold)));
+            let now = model.now;
+            let counted = registry.link_lost(&key(n), Epoch::new(epoch), LossCause::Lost, grace, now, now);
+            assert_eq!(counted, epoch != 0);
+            match hold {
+                _ if epoch == 0 => {}
+                None => {
+                    model.set(n, Now::Absent);
+                    model.answer_all(n, Err(Refusal::NoConnection));
+                }
+                Some(hold) => {
+                    model.set(n, Now::Grace(epoch, now + ms(hold)));
+                    for waiter in model.waiters.iter_mut().filter(|(of, _, _)| *of == n) {
+                        waiter.2 = None;
+                    }
+                    model.expire();
+                }
+            }
+        }
+        Op::Dial { key: n, dead, absent } => {
+            let not_before = match model.state(n) {
+                Now::Up(epoch) if dead => epoch + 1,
+                _ => 0,
+            };
+            let wanted = Ask { not_before: Epoch::new(not_before), absent: absent.map(ms), limit: PER_KEY, unreported };
+            let step = registry.dial(&key(n), wanted, model.now);
+            let own = match model.state(n) {
+                Now::Up(epoch) if !dead => {
+                    assert_eq!(step, DialStep::Ready(Epoch::new(epoch), epoch));
+                    return;
+                }
+                Now::Up(_) => Some(model.now + unreported),
+                Now::Grace(..) => None,
+                Now::Absent => match absent {
+                    None => {
+                        assert_eq!(step, DialStep::Refused(Refusal::NoConnection));
+                        return;
+                    }
+                    Some(wait) => Some(model.now + ms(wait)),
+                },
+            };
+            let full = model.waiters.len() >= LIMITS.waiting
+                || model.waiters.iter().filter(|(of, _, _)| *of == n).count() >= PER_KEY;
+            match step {
+                DialStep::Wait(ticket) if !full => {
+                    assert!(model.waiters.iter().all(|(_, earlier, _)| *earlier < ticket), "tickets rise");
+                    model.waiters.push((n, ticket, own));
+                    model.issued.insert(ticket, n);
+                }
+                step => assert_eq!((step, full), (DialStep::Refused(Refusal::TooManyPending), true)),
+            }
+        }
+        Op::GiveBack { nth } => {
+            if nth < model.waiters.len() {
+                let (n, ticket, _) = model.waiters.remove(nth);
+                registry.give_back(&key(n), ticket);
+                registry.give_back(&key(n), ticket);
+            }
+        }
+        Op::Close { key: n } => {
+            let there = registry.close(&key(n), CloseCode::CREDENTIALS, Refusal::NoConnection, model.now);
+            assert_eq!(there, model.state(n) != Now::Absent);
+            model.set(n, Now::Absent);
+            model.answer_all(n, Err(Refusal::NoConnection));
+        }
+        Op::Advance { ms: n } => model.now += ms(n),
+        Op::AdvanceToDeadline { exactly } => {
+            if let Some(next) = registry.next_deadline() {
+                let to = if exactly { next } else { next - Duration::from_nanos(1) };
+                model.now = model.now.max(to);
+            }
+        }
+    }
+}
+
+/// What holds between any two steps.
+fn check(registry: &mut Registry<u64>, model: &mut Model) {
+    model.expire();
+    registry.expire(model.now);
+    // Two keys may end in any order; each key's answers come in theirs.
+    let mut got = answers(&registry.take_effects());
+    let mut wanted = std::mem::take(&mut model.answers);
+    got.sort_by_key(|(ticket, _)| model.issued[ticket]);
+    wanted.sort_by_key(|(ticket, _)| model.issued[ticket]);
+    assert_eq!(got, wanted);
+    assert_eq!(registry.next_deadline(), model.deadlines().min());
+    let is = |wanted: fn(&Now) -> bool| model.keys.iter().filter(|state| wanted(state)).count();
+    let counts = Counts {
+        connected: is(|state| matches!(state, Now::Up(_))),
+        grace: is(|state| matches!(state, Now::Grace(..))),
+        waiting: model.waiters.len(),
+        waiting_keys: (0..3).filter(|key| model.waiters.iter().any(|(of, _, _)| of == key)).count(),
+    };
+    assert_eq!(registry.counts(), counts);
+    assert!(counts.connected + counts.grace <= LIMITS.tunnels && counts.waiting <= LIMITS.waiting);
+    let in_memory =
+        (0..3).filter(|n| model.state(*n) != Now::Absent || model.waiters.iter().any(|(of, _, _)| of == n)).count();
+    assert_eq!(registry.slots.len(), in_memory, "absent keys that nobody waits for are forgotten");
+    assert_eq!(registry.due.len(), model.deadlines().count());
+}
+
+#[test]
+fn waiters_are_answered_oldest_first() {
+    let (mut registry, now) = in_grace();
+    let tickets: Vec<Ticket> = (0..PER_KEY)
+        .map(|_| match registry.dial(&key(0), ask(), now) {
+            DialStep::Wait(ticket) => ticket,
+            step => panic!("{step:?}"),
+        })
+        .collect();
+    assert_eq!(registry.dial(&key(0), ask(), now), DialStep::Refused(Refusal::TooManyPending));
+    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), now).unwrap();
+    let effects = registry.take_effects();
+    assert!(matches!(effects[0], Effect::Reconnected { .. }));
+    assert_eq!(answers(&effects), tickets.into_iter().map(|ticket| (ticket, Ok(2))).collect::<Vec<_>>());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_registry_does_what_its_model_does(ops in prop::collection::vec(op(), 0..80)) {
+        let mut registry = Registry::new(LIMITS);
+        let mut model = Model {
+            keys: [Now::Absent; 3],
+            waiters: Vec::new(),
+            answers: Vec::new(),
+            issued: HashMap::new(),
+            epoch: 1,
+            now: Instant::now(),
+        };
+        for op in ops {
+            apply(&mut registry, &mut model, &op);
+            check(&mut registry, &mut model);
+        }
+        // In the end every ticket has been answered or given back.
+        model.now += Duration::from_secs(3600);
+        model.expire();
+        check(&mut registry, &mut model);
+        let up: Vec<u8> = (0..3).filter(|n| matches!(model.state(*n), Now::Up(_))).collect();
+        for n in up {
+            apply(&mut registry, &mut model, &Op::Close { key: n });
+            check(&mut registry, &mut model);
+        }
+        prop_assert!(registry.slots.is_empty() && registry.due.is_empty());
+    }
+}

@@ -1,0 +1,350 @@
+//! One lock over the registry: what it decides is carried out after unlocking, on a clock of the runtime's.
+//!
+//! No code of the user's, no waker and no drop of a tunnel runs under the lock. Policies are asked before it is taken,
+//! on a snapshot, and what they decide is applied only if the key still has the epoch that they saw.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    connman::{
+        event::{Observer, RegisterRefusal, TunnelEvent},
+        expiry,
+        handle::Handle,
+        policy::{
+            Absent, DEFAULT_HOLD, DEFAULT_WAITING, Displace, Grace, GracePolicy, LinkLoss, LossCause, Registration,
+        },
+        registry::{Ask, Conflict, Counts, DialStep, Effect, Found, Incumbent, Limits, Refusal, Registry, Ticket},
+    },
+    frame::CloseCode,
+    key::{AgentKey, Epoch},
+    metrics,
+    proto::SessionEnd,
+};
+
+/// How often a registration looks again at a key that changes under its eyes.
+const REGISTER_TRIES: u32 = 16;
+
+/// What a manager is built with.
+pub(super) struct Settings {
+    pub(super) policy: Arc<dyn GracePolicy>,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) dial_timeout: Duration,
+    pub(super) limits: Limits,
+}
+
+/// What every clone of a manager, every lease and every dial shares.
+pub(crate) struct Inner<T: Handle> {
+    settings: Settings,
+    max_hold: Duration,
+    epochs: AtomicU64,
+    state: Mutex<State<T>>,
+    /// Tells the expiry task that its deadline is no longer the nearest.
+    pub(super) rearm: Arc<Notify>,
+}
+
+/// What the lock guards.
+pub(super) struct State<T> {
+    pub(super) registry: Registry<T>,
+    waiting: HashMap<Ticket, oneshot::Sender<Answer<T>>>,
+    pub(super) expiry: Expiry,
+}
+
+/// What the expiry task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// There is none.
+    Idle,
+    /// It is about to look for the nearest deadline.
+    Starting,
+    /// It sleeps until then.
+    Until(Instant),
+}
+
+/// What a waiting dial gets: a value, never a bare wake-up.
+pub(super) type Answer<T> = Result<(Epoch, T), Refusal>;
+
+/// What a dial gets.
+pub(super) enum Asked<T: Handle> {
+    Ready(Epoch, T),
+    Wait(Waiting<T>),
+    Refused(Refusal),
+}
+
+/// A place in the queue. Dropping it gives it back.
+pub(super) struct Waiting<T: Handle> {
+    inner: Arc<Inner<T>>,
+    key: AgentKey,
+    ticket: Ticket,
+    pub(super) answer: oneshot::Receiver<Answer<T>>,
+}
+
+impl<T: Handle> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.inner.with(|state, _| {
+            state.registry.give_back(&self.key, self.ticket);
+            // Its receiver is this one's, which nobody waits on any more: no waker runs under the lock.
+            state.waiting.remove(&self.ticket)
+        });
+    }
+}
+
+impl<T: Handle> Inner<T> {
+    pub(super) fn new(settings: Settings) -> Self {
+        let policy = Arc::clone(&settings.policy);
+        Self {
+            max_hold: guarded(DEFAULT_HOLD, || policy.max_hold()),
+            epochs: AtomicU64::new(1),
+            state: Mutex::new(State {
+                registry: Registry::new(settings.limits),
+                waiting: HashMap::new(),
+                expiry: Expiry::Idle,
+            }),
+            rearm: Arc::new(Notify::new()),
+            settings,
+        }
+    }
+
+    pub(super) const fn max_hold(&self) -> Duration {
+        self.max_hold
+    }
+
+    pub(super) const fn dial_timeout(&self) -> Duration {
+        self.settings.dial_timeout
+    }
+
+    pub(super) fn next_epoch(&self) -> Epoch {
+        Epoch::new(self.epochs.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The registry's state outlives a panic under the lock, which would be a fault of this crate's.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f` under the lock at the time of the lock, then carries out what the registry decided.
+    pub(super) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut State<T>, Instant) -> R) -> R {
+        let mut state = self.lock();
+        let now = tokio::time::Instant::now().into_std();
+        let before = state.registry.counts();
+        let result = f(&mut state, now);
+        let effects = state.registry.take_effects();
+        let mut senders = Vec::new();
+        for ticket in effects.iter().filter_map(Effect::ticket) {
+            senders.push(state.waiting.remove(&ticket));
+        }
+        let counts = state.registry.counts();
+        let next = state.registry.next_deadline();
+        let arm = expiry::arm(&mut state.expiry, next);
+        drop(state);
+
+        arm.carry_out(self);
+        record_counts(before, counts);
+        let mut senders = senders.into_iter().flatten();
+        for effect in effects {
+            self.carry_out(effect, &mut senders);
+        }
+        result
+    }
+
+    fn carry_out(&self, effect: Effect<T>, senders: &mut impl Iterator<Item = oneshot::Sender<Answer<T>>>) {
+        let mut answer = |answer| {
+            if let Some(sender) = senders.next() {
+                // A dial that was dropped just now leaves its answer behind.
+                let _ = sender.send(answer);
+            }
+        };
+        match effect {
+            Effect::Release { epoch, tunnel, .. } => answer(Ok((epoch, tunnel))),
+            Effect::Refuse { refusal, .. } => answer(Err(refusal)),
+            Effect::Connected { registration } => self.tell(&TunnelEvent::Connected { registration }),
+            Effect::Reconnected { registration, after } => {
+                metrics::record_reconnected();
+                self.tell(&TunnelEvent::Reconnected { registration, after });
+            }
+            Effect::Displaced { old, tunnel, by } => {
+                let same_instance = old.instance == by.instance;
+                if same_instance {
+                    tunnel.close(CloseCode::STALE, "the agent came back on a newer link", SessionEnd::Replaced);
+                } else {
+                    metrics::record_key_conflict("replaced");
+                    tunnel.close(CloseCode::REPLACED, "another agent has taken the key", SessionEnd::Replaced);
+                }
+                let (key, epoch) = (old.key.clone(), old.epoch);
+                self.tell(&TunnelEvent::Replaced { key, epoch, by: by.epoch, same_instance });
+            }
+            Effect::Lost { registration, tunnel, cause, hold } => {
+                // The key is in grace by now: a dial that meets the end of this session finds it so.
+                tunnel.end(SessionEnd::Lost);
+                self.tell_lost(&registration, cause, hold);
+            }
+            Effect::Closed { registration, tunnel, code } => {
+                let end = if code == CloseCode::CREDENTIALS { SessionEnd::Revoked } else { SessionEnd::Shutdown };
+                tunnel.close(code, "", end);
+                self.tell_lost(&registration, LossCause::Local(code), None);
+            }
+            Effect::Expired { registration, in_time } => {
+                if in_time {
+                    metrics::record_reconnect_timeout();
+                }
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Expired { key, epoch });
+            }
+        }
+    }
+
+    fn tell_lost(&self, registration: &Registration, cause: LossCause, grace: Option<Duration>) {
+        self.tell(&TunnelEvent::Lost { key: registration.key.clone(), epoch: registration.epoch, cause, grace });
+    }
+
+    fn tell(&self, event: &TunnelEvent) {
+        tracing::info!(key = %event.key(), epoch = %event.epoch(), "tunnel {}", event.name());
+        for observer in &self.settings.observers {
+            guarded((), || observer.on_event(event));
+        }
+    }
+
+    /// Makes a fresh session's tunnel its key's current one.
+    pub(super) fn register(self: &Arc<Self>, registration: Registration, tunnel: T) -> Result<(), RegisterRefusal> {
+        let registration = Arc::new(registration);
+        self.try_register(&registration, tunnel).inspect_err(|why| {
+            match why {
+                RegisterRefusal::Foreign => metrics::record_key_conflict("denied"),
+                RegisterRefusal::InUse => metrics::record_key_conflict("rejected"),
+                RegisterRefusal::Overloaded => metrics::record_overload("tunnels"),
+                RegisterRefusal::Stale | RegisterRefusal::ShuttingDown => {}
+            }
+            let (key, epoch) = (registration.key.clone(), registration.epoch);
+            self.tell(&TunnelEvent::Refused { key, epoch, why: *why });
+        })
+    }
+
+    fn try_register(self: &Arc<Self>, new: &Arc<Registration>, mut tunnel: T) -> Result<(), RegisterRefusal> {
+        for _ in 0..REGISTER_TRIES {
+            let old = self.with(|state, now| state.registry.incumbent(&new.key, now));
+            if let Some(old) = &old {
+                self.judge(old, new)?;
+            }
+            let seen = old.map(|old| old.registration.epoch);
+            let registered = self.with(|state, now| state.registry.register(new, tunnel, seen, now));
+            match registered {
+                Ok(()) => return Ok(()),
+                Err((Conflict::Changed, back)) => tunnel = back,
+                Err((Conflict::Overloaded, _)) => return Err(RegisterRefusal::Overloaded),
+                Err((Conflict::ShuttingDown, _)) => return Err(RegisterRefusal::ShuttingDown),
+            }
+        }
+        Err(RegisterRefusal::Overloaded)
+    }
+
+    /// Whether a newcomer may take the key of an incumbent.
+    fn judge(&self, old: &Incumbent, new: &Registration) -> Result<(), RegisterRefusal> {
+        let was = &*old.registration;
+        if new.epoch <= was.epoch {
+            return Err(RegisterRefusal::Stale);
+        }
+        if new.principal != was.principal {
+            return Err(RegisterRefusal::Foreign);
+        }
+        if !old.connected || new.instance == was.instance {
+            return Ok(());
+        }
+        match guarded(Displace::Replace, || self.settings.policy.displace(was, new)) {
+            Displace::Replace => Ok(()),
+            Displace::Reject => Err(RegisterRefusal::InUse),
+        }
+    }
+
+    /// The link of this epoch was lost. A stale report does nothing.
+    pub(super) fn lost(self: &Arc<Self>, key: &AgentKey, epoch: Epoch, cause: LossCause) {
+        // The grace counts from here, however long the policy thinks about it.
+        let link = self.with(|state, now| state.registry.link(key, epoch).map(|(since, losses)| (since, losses, now)));
+        let Some((since, losses, at)) = link else { return };
+        let loss = LinkLoss { key, cause, up_for: at.saturating_duration_since(since), losses };
+        let grace = match guarded(Grace::Hold(DEFAULT_HOLD), || self.settings.policy.grace(&loss)) {
+            Grace::Hold(hold) => Grace::Hold(hold.min(self.max_hold)),
+            Grace::Drop => Grace::Drop,
+        };
+        self.with(|state, now| state.registry.link_lost(key, epoch, cause, grace, at, now));
+    }
+
+    /// A tunnel for a dial, a place in the queue, or a refusal.
+    pub(super) fn ask(self: &Arc<Self>, key: &AgentKey, not_before: Epoch) -> Asked<T> {
+        let policy = &self.settings.policy;
+        let absent = match self.with(|state, now| state.registry.find(key, not_before, now)) {
+            Found::Ready(epoch, tunnel) => return Asked::Ready(epoch, tunnel),
+            Found::Held => None,
+            Found::Absent => match guarded(Absent::Refuse, || policy.absent(key)) {
+                Absent::Refuse => None,
+                Absent::Wait(wait) => Some(wait),
+            },
+        };
+        let limit = guarded(DEFAULT_WAITING, || policy.waiting_limit(key));
+        let ask = Ask { not_before, limit, absent, unreported: self.settings.dial_timeout };
+        let (step, answer) = self.with(|state, now| match state.registry.dial(key, ask, now) {
+            DialStep::Wait(ticket) => {
+                let (sender, receiver) = oneshot::channel();
+                state.waiting.insert(ticket, sender);
+                (DialStep::Wait(ticket), Some(receiver))
+            }
+            step => (step, None),
+        });
+        match (step, answer) {
+            (DialStep::Wait(ticket), Some(answer)) => {
+                metrics::record_dial_waited();
+                Asked::Wait(Waiting { inner: Arc::clone(self), key: key.clone(), ticket, answer })
+            }
+            (DialStep::Ready(epoch, tunnel), _) => Asked::Ready(epoch, tunnel),
+            (DialStep::Refused(refusal), _) => Asked::Refused(refusal),
+            (DialStep::Wait(_), None) => Asked::Refused(Refusal::NoConnection),
+        }
+    }
+}
+
+/// What is still in grace when the last handle goes is in no gauge any more.
+impl<T: Handle> Drop for Inner<T> {
+    fn drop(&mut self) {
+        let counts = self.lock().registry.counts();
+        record_counts(counts, Counts::default());
+        self.rearm.notify_one();
+    }
+}
+
+impl<T: Handle> fmt::Debug for Inner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("counts", &self.lock().registry.counts()).finish_non_exhaustive()
+    }
+}
+
+/// Gauges move by differences, outside the lock: differences may overtake each other, values may not.
+fn record_counts(before: Counts, after: Counts) {
+    let change = |before: usize, after: usize| after as i64 - before as i64;
+    if before.connected != after.connected {
+        metrics::record_active_connections(change(before.connected, after.connected));
+    }
+    if before.grace != after.grace {
+        metrics::record_grace_entries(change(before.grace, after.grace));
+    }
+    if before.waiting != after.waiting {
+        metrics::record_pending_dials(change(before.waiting, after.waiting));
+    }
+}
+
+/// Runs a callback of the user's. One that panics is counted, and `default` stands in its place.
+fn guarded<R>(default: R, callback: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|_| {
+        metrics::record_callback_failure();
+        tracing::error!("a policy or an observer panicked");
+        default
+    })
+}
