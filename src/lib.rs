@@ -1,6 +1,8 @@
 //! Reverse tunnels as tower middleware.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "connector")]
+pub mod connector;
 #[cfg(feature = "server")]
 pub mod connman;
 mod error;
@@ -21,6 +23,8 @@ mod metrics;
 )]
 mod mux;
 pub mod proto;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(any(feature = "server", feature = "agent"))]
 #[cfg_attr(
     not(all(feature = "server", feature = "agent")),

@@ -1,0 +1,150 @@
+//! The layer and its settings.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::Semaphore;
+use tower::Layer;
+
+use super::{
+    authorize::Authorize,
+    future::LinkTask,
+    gate::Gate,
+    service::{NotFound, RevDialService},
+};
+use crate::{
+    connman::ConnectionManager,
+    error::{Error, ErrorKind},
+    proto::SessionConfig,
+};
+
+/// Where tunnels are opened if nobody says otherwise.
+const DEFAULT_PATH: &str = "/api/v1/revdial";
+
+/// How long a step of the handshake may take: seconds on a bad line, and still short for a flood.
+const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes under way at once: a fleet of 10,000 is back within seconds at a tenth of a second each, and what they
+/// hold stays below 64 MiB, a message of 64 KiB each.
+const DEFAULT_MAX_HANDSHAKES: usize = 1024;
+
+/// Puts tunnels into a tower stack, on one path. See [the module](crate::server) for where it goes in hyper and axum.
+///
+/// What it makes shares its settings, and so does a clone.
+///
+/// ```
+/// use revdial::{connman::ConnectionManager, proto::SessionConfig, server::{KeyedBearer, RevDialLayer}};
+///
+/// let connman = ConnectionManager::new();
+/// let layer = RevDialLayer::new(connman, KeyedBearer::new("secret")?)
+///     .at("/tunnel")?
+///     .allow_origin("https://console.example")
+///     .session(SessionConfig::default())?;
+/// assert!(layer.at("tunnel").is_err());
+/// # Ok::<(), revdial::Error>(())
+/// ```
+pub struct RevDialLayer<A> {
+    gate: Arc<Gate<A>>,
+}
+
+impl<A: Authorize> RevDialLayer<A> {
+    /// Tunnels at `/api/v1/revdial`, registered with `connman`, for those whom `authorize` lets in.
+    pub fn new(connman: ConnectionManager, authorize: A) -> Self {
+        let gate = Gate {
+            connman,
+            authorize: Arc::new(authorize),
+            path: DEFAULT_PATH.to_owned(),
+            origins: Vec::new(),
+            session: SessionConfig::default(),
+            handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            handshakes: Arc::new(Semaphore::new(DEFAULT_MAX_HANDSHAKES)),
+            executor: Arc::new(TokioExecutor::new()),
+        };
+        Self { gate: Arc::new(gate) }
+    }
+
+    /// The path, compared exactly with that of the request as the layer sees it: a router that nests may have
+    /// stripped a prefix. Default `/api/v1/revdial`.
+    ///
+    /// # Errors
+    /// `InvalidInput` when no request can have this path.
+    pub fn at(self, path: &str) -> Result<Self, Error> {
+        let parsed = path.parse::<http::Uri>();
+        if !path.starts_with('/') || !parsed.is_ok_and(|uri| uri.path() == path) {
+            return Err(Error::with_source(ErrorKind::InvalidInput, "the setting path of RevDialLayer is no path"));
+        }
+        Ok(self.with(|gate| path.clone_into(&mut gate.path)))
+    }
+
+    /// Lets pages of this origin (`https://host`, `https://host:port`) open tunnels; may be called for several.
+    /// Default: none, any request with an `Origin` gets 403. Agents have none.
+    #[must_use]
+    pub fn allow_origin(self, origin: impl Into<String>) -> Self {
+        self.with(|gate| gate.origins.push(origin.into()))
+    }
+
+    /// The bounds and intervals of the sessions. Default [`SessionConfig::default`].
+    ///
+    /// # Errors
+    /// `InvalidInput` when settings cannot be; its source names the first.
+    pub fn session(self, config: SessionConfig) -> Result<Self, Error> {
+        config.validate().map_err(|error| Error::with_source(ErrorKind::InvalidInput, error))?;
+        Ok(self.with(|gate| gate.session = config))
+    }
+
+    /// How long each of these may take: the judgement by [`Authorize`], the handing over of the connection by the
+    /// host's server, the agent's HELLO. Default 10 s. The request's own head is the server's to bound
+    /// (hyper's `header_read_timeout`).
+    #[must_use]
+    pub fn handshake_timeout(self, timeout: Duration) -> Self {
+        self.with(|gate| gate.handshake_timeout = timeout)
+    }
+
+    /// How many requests may be on their way from the first check to WELCOME at once; more get 503 with `Retry-After`.
+    /// Default 1,024; 0 refuses all. Services made before the call keep their own count.
+    #[must_use]
+    pub fn max_handshakes(self, handshakes: usize) -> Self {
+        let handshakes = Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)));
+        self.with(|gate| gate.handshakes = handshakes)
+    }
+
+    /// Where the task of each tunnel runs, from its 101 to its end. Default `tokio::spawn`. Its timers are tokio's, so
+    /// it has to be run by a tokio runtime; dropping it ends the tunnel as a lost one.
+    #[must_use]
+    pub fn executor(self, executor: impl Executor<LinkTask> + Send + Sync + 'static) -> Self {
+        self.with(|gate| gate.executor = Arc::new(executor))
+    }
+
+    /// The service on its own, for `Router::route_service` and bare hyper. Requests on other paths get 404.
+    #[must_use]
+    pub fn into_service(self) -> RevDialService<NotFound, A> {
+        self.layer(NotFound::default())
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Gate<A>)) -> Self {
+        change(Arc::make_mut(&mut self.gate));
+        self
+    }
+}
+
+impl<S, A> Layer<S> for RevDialLayer<A> {
+    type Service = RevDialService<S, A>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RevDialService::new(inner, Arc::clone(&self.gate))
+    }
+}
+
+/// By hand, since `A` need not be `Clone`.
+impl<A> Clone for RevDialLayer<A> {
+    fn clone(&self) -> Self {
+        Self { gate: Arc::clone(&self.gate) }
+    }
+}
+
+impl<A> fmt::Debug for RevDialLayer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RevDialLayer").field(&self.gate).finish()
+    }
+}

@@ -1,0 +1,112 @@
+//! The server's face: a tower layer that lets agents open tunnels on one path of any HTTP service.
+//!
+//! [`RevDialLayer`] goes around a service, [`RevDialLayer::into_service`] stands on its own. Either way the tunnels are
+//! registered with a [`ConnectionManager`](crate::connman::ConnectionManager), from which others dial through them.
+//! Who may open one is for an [`Authorize`] to say: [`KeyedBearer`], [`SharedBearer`], a closure, or a type of yours.
+//!
+//! # In axum
+//!
+//! Put the layer on last: it does not see routes and fallbacks that are added after it.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use revdial::{connman::ConnectionManager, server::{KeyedBearer, RevDialLayer}};
+//!
+//! let connman = ConnectionManager::new();
+//! let layer = RevDialLayer::new(connman.clone(), KeyedBearer::new("secret")?);
+//! let app: Router = Router::new().route("/", get(|| async { "hello" })).layer(layer);
+//! # let _ = app;
+//! # Ok::<(), revdial::Error>(())
+//! ```
+//!
+//! Inside `Router::nest` a layer only sees what the nested router has routes for, with the prefix stripped from the
+//! path. There, mount the service; not by `get(..)`, because over HTTP/2 the request is a `CONNECT`:
+//!
+//! ```
+//! # use axum::Router;
+//! # use revdial::{connman::ConnectionManager, server::{KeyedBearer, RevDialLayer}};
+//! # let connman = ConnectionManager::new();
+//! let tunnels = RevDialLayer::new(connman, KeyedBearer::new("secret")?).at("/revdial")?.into_service();
+//! let api: Router = Router::new().route_service("/revdial", tunnels);
+//! let app: Router = Router::new().nest("/api/v1", api);
+//! # let _ = app;
+//! # Ok::<(), revdial::Error>(())
+//! ```
+//!
+//! # In hyper, and in any tower stack
+//!
+//! Serve with upgrades, or no tunnel comes about and the log says so: `with_upgrades()` in hyper,
+//! `serve_connection_with_upgrades()` in hyper-util. `axum::serve` does it; tonic's own server does not.
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Empty;
+//! use hyper::{body::{Bytes, Incoming}, server::conn::http1};
+//! use hyper_util::{rt::{TokioIo, TokioTimer}, service::TowerToHyperService};
+//! use revdial::{connman::ConnectionManager, server::{KeyedBearer, RevDialLayer}};
+//! use tower::ServiceBuilder;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let connman = ConnectionManager::new();
+//! let service = ServiceBuilder::new()
+//!     .layer(RevDialLayer::new(connman.clone(), KeyedBearer::new("secret")?))
+//!     .service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+//!
+//! # let (client, accepted) = tokio::io::duplex(4096);
+//! let connection = http1::Builder::new()
+//!     .timer(TokioTimer::new())
+//!     .serve_connection(TokioIo::new(accepted), TowerToHyperService::new(service))
+//!     .with_upgrades();
+//! tokio::spawn(connection);
+//!
+//! // Who asks without credentials is told so.
+//! # let (mut send, driver) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
+//! # tokio::spawn(driver);
+//! let request = Request::get("/api/v1/revdial?runnerid=desktop-7")
+//!     .header("host", "gateway")
+//!     .header("connection", "upgrade")
+//!     .header("upgrade", "websocket")
+//!     .body(Empty::<Bytes>::new())?;
+//! assert_eq!(send.send_request(request).await?.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a request is answered
+//!
+//! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
+//! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics) · 426 WebSocket version · 400
+//! WebSocket key, or a body · 426 no `revdial.v1` among the subprotocols · 101. Answers have no body. What is not on the layer's
+//! path goes to the inner service untouched.
+//!
+//! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4411 key in use, 4403 key of
+//! somebody else, 1013 overloaded, 1001 shutting down.
+//!
+//! Each refusal, before and after the 101, is counted once and logged once, with its reason.
+//!
+//! # Other layers
+//!
+//! Time-outs, limits and traces of layers around this one see the handshake, not the tunnel. A layer that compresses
+//! belongs inside. Drain the connection manager before the host's server stops: servers forget upgraded connections.
+
+mod authorize;
+mod bearer;
+mod future;
+mod gate;
+mod layer;
+mod register;
+mod route;
+mod service;
+
+// Setting up.
+pub use layer::RevDialLayer;
+// Who may.
+pub use authorize::{Authorize, Grant, Rejection};
+pub use bearer::{KeyedBearer, SharedBearer};
+pub use route::{BadKey, requested_key};
+// What it becomes; to be named, not to be made.
+pub use future::{LinkTask, ResponseFuture};
+pub use service::{NoBody, NotFound, RevDialService};

@@ -1,0 +1,182 @@
+//! What happens after the 101, from top to bottom: the life of one link on the server.
+
+use std::{fmt, pin::pin, time::Duration};
+
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::authorize::Grant;
+use crate::{
+    connman::{ConnectionManager, RegisterRefusal, Registration},
+    frame::{CloseCode, Hello, MAX_MESSAGE, SessionId, Welcome},
+    key::Epoch,
+    link::{LinkEnd, LinkError, Upgrade},
+    metrics,
+    mux::{
+        LinkRefused, MuxTunnel,
+        establish::{self, EstablishError},
+    },
+    proto::{Role, Session, SessionConfig, SessionEnd},
+    tunnel::Tunnel,
+};
+
+/// A link whose request was granted and answered with 101, and what it takes to make it a tunnel.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) upgrade: Upgrade,
+    pub(crate) epoch: Epoch,
+    pub(crate) grant: Grant,
+    pub(crate) connman: ConnectionManager,
+    pub(crate) session: SessionConfig,
+    pub(crate) handshake_timeout: Duration,
+    /// One of the layer's handshakes, given back after WELCOME.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// Runs the link until it ends. The lease ends the session with it, also when this future is dropped midway.
+pub(crate) async fn run(arrival: Arrival) {
+    if let Err(failure) = serve(arrival).await {
+        failure.report();
+    }
+}
+
+async fn serve(arrival: Arrival) -> Result<(), Failure> {
+    let Arrival { upgrade, epoch, grant, connman, session: config, handshake_timeout: within, permit } = arrival;
+    // Counted from the grant, of which this task is the first poll's distance away. One that overflows never comes.
+    let expiry = grant.lifetime().and_then(|lifetime| Instant::now().checked_add(lifetime));
+
+    let completed = timeout(within, upgrade.complete(MAX_MESSAGE)).await;
+    let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
+    // What the agent has is of the session that it names, and none outlives its link: there is nothing to go on from.
+    let (hello, _) = establish::accept(&mut link, within).await.map_err(Failure::Establish)?;
+
+    let id = SessionId::new(rand::random());
+    let welcome = Welcome::new(id, hello.attempt, config.bounds(), millis(connman.max_hold()));
+    let tunnel = MuxTunnel::new(Session::new(Role::Server, config, hello.bounds, rand::random()), epoch);
+    let lease = match connman.register(registration(&grant, epoch, hello), Tunnel::mux(tunnel.clone())) {
+        Ok(lease) => lease,
+        Err(refusal) => {
+            let code = close_code(refusal);
+            establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
+            return Err(Failure::Refused(refusal));
+        }
+    };
+    if let Err(error) = establish::welcome(&mut link, &welcome, 0).await {
+        lease.lost(LinkEnd::Lost);
+        return Err(Failure::Welcome(error));
+    }
+    drop(permit);
+
+    let driver = match tunnel.link_up(link, epoch, 0) {
+        Ok(driver) => driver,
+        Err(LinkRefused { mut link, code }) => {
+            lease.lost(LinkEnd::Local(code));
+            establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
+            return Err(Failure::Unbound(code));
+        }
+    };
+    tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), "tunnel up");
+    let mut driver = pin!(driver);
+    let end = tokio::select! {
+        end = &mut driver => end,
+        () = at(expiry) => {
+            metrics::record_auth_failure("revoked");
+            tunnel.close(CloseCode::CREDENTIALS, "the credentials expired", SessionEnd::Revoked);
+            driver.await
+        }
+    };
+    tracing::debug!(?end, "tunnel down");
+    lease.lost(end);
+    Ok(())
+}
+
+fn registration(grant: &Grant, epoch: Epoch, hello: Hello) -> Registration {
+    let mut registration = Registration::new(grant.key().clone(), grant.principal().to_owned(), epoch, hello.instance);
+    registration.peer_addr = grant.peer();
+    registration.agent_version = hello.agent_version;
+    registration.labels = hello.labels;
+    registration
+}
+
+const fn close_code(refusal: RegisterRefusal) -> CloseCode {
+    match refusal {
+        RegisterRefusal::InUse => CloseCode::IN_USE,
+        RegisterRefusal::Foreign => CloseCode::FOREIGN,
+        RegisterRefusal::Stale => CloseCode::STALE,
+        RegisterRefusal::Overloaded => CloseCode::TRY_LATER,
+        RegisterRefusal::ShuttingDown => CloseCode::DRAINED,
+    }
+}
+
+/// At the deadline, or never.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// At which step no tunnel came about.
+#[derive(Debug)]
+enum Failure {
+    Handover(hyper::Error),
+    HandoverTimeout,
+    Establish(EstablishError),
+    Refused(RegisterRefusal),
+    Welcome(LinkError),
+    Unbound(CloseCode),
+}
+
+impl Failure {
+    /// Counts it once and tells it in the log once.
+    fn report(&self) {
+        match self {
+            Self::Handover(_) => metrics::record_handshake_rejected("upgrade"),
+            Self::HandoverTimeout | Self::Establish(EstablishError::Timeout) => metrics::record_handshake_timeout(),
+            Self::Establish(EstablishError::Violation(violation)) => metrics::record_protocol_error(violation.code()),
+            Self::Establish(EstablishError::Link(_) | EstablishError::Closed { .. }) | Self::Welcome(_) => {
+                metrics::record_handshake_rejected("lost");
+            }
+            Self::Refused(_) => {} // the connection manager has counted it by its cause
+            Self::Unbound(_) => metrics::record_handshake_rejected("unbound"),
+        }
+        tracing::warn!(reason = %self, "no tunnel came about");
+    }
+}
+
+/// For the log, with causes; what a peer said is escaped.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handover(error) => write!(
+                f,
+                "the upgrade failed ({error}); the host has to serve with upgrades: with_upgrades() in hyper, \
+                 serve_connection_with_upgrades() in hyper-util"
+            ),
+            Self::HandoverTimeout => f.write_str("the host did not hand the connection over in time"),
+            Self::Establish(EstablishError::Timeout) => f.write_str("no HELLO came in time"),
+            Self::Establish(EstablishError::Link(error)) => write!(f, "the link ended before HELLO: {error:?}"),
+            Self::Establish(error) => error.fmt(f),
+            Self::Refused(refusal) => write!(f, "the registration was refused: {}", refused(*refusal)),
+            Self::Welcome(error) => write!(f, "the link ended before WELCOME: {error:?}"),
+            Self::Unbound(code) => write!(f, "the link was not bound: {code}"),
+        }
+    }
+}
+
+/// The refusal in a word.
+const fn refused(refusal: RegisterRefusal) -> &'static str {
+    match refusal {
+        RegisterRefusal::InUse => "in_use",
+        RegisterRefusal::Foreign => "foreign",
+        RegisterRefusal::Stale => "stale",
+        RegisterRefusal::Overloaded => "overloaded",
+        RegisterRefusal::ShuttingDown => "shutting_down",
+    }
+}
