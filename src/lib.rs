@@ -1,6 +1,8 @@
 //! Reverse tunnels as tower middleware.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "connector")]
 pub mod connector;
 #[cfg(feature = "server")]

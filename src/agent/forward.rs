@@ -1,0 +1,128 @@
+//! How incoming streams reach local services: each on its own task, to the address that its target's name allows.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use super::{
+    relay::{Local, Relay},
+    targets::{Address, Targets},
+};
+use crate::{frame::ResetCode, mux::MuxTunnel, tunnel::Incoming};
+
+/// How long a local service may take to answer a connect.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a unix socket whose backlog is full is tried.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
+
+/// Forwards streams to local services. Dropping it resets what still runs.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    targets: Arc<Targets>,
+    // As many as the session takes streams.
+    tasks: JoinSet<()>,
+}
+
+impl Forwarder {
+    /// A forwarder to these targets and no other.
+    pub(crate) fn new(targets: Targets) -> Self {
+        Self { targets: Arc::new(targets), tasks: JoinSet::new() }
+    }
+
+    /// Takes what the server opens until the session ends; `opened` counts it. What runs goes on when this is dropped.
+    pub(crate) async fn pump(&mut self, tunnel: &MuxTunnel, opened: &mut u64) {
+        loop {
+            tokio::select! {
+                incoming = tunnel.incoming() => {
+                    let Ok(incoming) = incoming else { return };
+                    *opened += 1;
+                    self.tasks.spawn(forward(Incoming::mux(incoming), Arc::clone(&self.targets)));
+                }
+                Some(_) = self.tasks.join_next() => {}
+            }
+        }
+    }
+
+    /// Resets what still runs.
+    pub(crate) async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// One stream, from its OPEN to its end.
+async fn forward(incoming: Incoming, targets: Arc<Targets>) {
+    let target = incoming.target().clone();
+    let Some(address) = targets.get(&target) else {
+        debug!(%target, "refused a stream: not a target of this agent");
+        incoming.refuse(ResetCode::TARGET_UNKNOWN, "not a target of this agent");
+        return;
+    };
+    let socket = timeout(CONNECT_WITHIN, Socket::connect(address)).await;
+    let refusal = match socket {
+        Ok(Ok(Socket::Tcp(socket))) => return join(incoming, socket).await,
+        #[cfg(unix)]
+        Ok(Ok(Socket::Unix(socket))) => return join(incoming, socket).await,
+        Ok(Err(error)) => {
+            debug!(%target, %address, %error, "refused a stream: the service cannot be reached");
+            code(&error)
+        }
+        Err(_) => {
+            debug!(%target, %address, "refused a stream: the service did not answer");
+            ResetCode::TARGET_TIMEOUT
+        }
+    };
+    incoming.refuse(refusal, "");
+}
+
+/// Accepts and copies.
+async fn join(incoming: Incoming, local: impl Local) {
+    // Refused here only if the caller gave up while the connect was under way.
+    let Ok(tunnel) = incoming.accept() else { return };
+    let target = tunnel.target().clone();
+    let end = Relay::new(tunnel, local).await;
+    debug!(%target, ?end, "a stream ended");
+}
+
+/// A connected local socket.
+enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+impl Socket {
+    async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp { host, port } => {
+                let socket = TcpStream::connect((host.as_str(), *port)).await?;
+                socket.set_nodelay(true)?;
+                Ok(Self::Tcp(socket))
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => loop {
+                match tokio::net::UnixStream::connect(path).await {
+                    // Where TCP would wait, a unix socket whose backlog is full has its caller try again.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY_EVERY).await,
+                    socket => return Ok(Self::Unix(socket?)),
+                }
+            },
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// What the caller is told about a connect that failed. In no case did a byte reach the service.
+fn code(error: &io::Error) -> ResetCode {
+    match error.kind() {
+        io::ErrorKind::TimedOut => ResetCode::TARGET_TIMEOUT,
+        io::ErrorKind::PermissionDenied => ResetCode::TARGET_DENIED,
+        _ => ResetCode::TARGET_REFUSED,
+    }
+}

@@ -1,0 +1,91 @@
+//! The sandbox side: dials out to a server, is reached through that link, and comes back when it is lost.
+//!
+//! An [`Agent`] is set up by [`Agent::builder`] and consumed by one of two ways to run. Either its streams go to local
+//! ports and sockets, by an allow-list of named [`Targets`]:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), revdial::Error> {
+//! use revdial::agent::{Agent, Targets};
+//!
+//! let targets = Targets::parse(["127.0.0.1:8080", "docker=unix:///run/docker.sock"])?;
+//! let agent = Agent::builder("http://gateway.example:8080", "sandbox-1").token("secret").build()?;
+//! agent.forward(targets).await
+//! # }
+//! ```
+//!
+//! or the program takes them itself, with no port at all:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), revdial::Error> {
+//! use revdial::agent::Agent;
+//! use tokio::io::AsyncWriteExt;
+//!
+//! let agent = Agent::builder("http://gateway.example:8080", "sandbox-1").token("secret").build()?;
+//! let (mut listener, run) = agent.listen();
+//! tokio::spawn(async move {
+//!     while let Some(mut stream) = listener.accept().await {
+//!         tokio::spawn(async move { stream.write_all(b"hello").await });
+//!     }
+//! });
+//! run.await
+//! # }
+//! ```
+//!
+//! With the feature `axum`, the [`Listener`] is what `axum::serve` takes in place of a TCP listener.
+//!
+//! # States
+//!
+//! [`Agent::status`] is a `watch` of [`AgentStatus`]:
+//!
+//! ```text
+//!              ┌──────────── time is up ─────────────┐
+//!              ▼                                     │
+//!   ┌──▶ Connecting ── failed, or link lost ──▶ Waiting
+//!   │      │    └───── refused ───────────────▶ Refused
+//!   │   welcomed                                     │
+//!   │      ▼                                         │
+//!   └─ Connected ── refused by a close code ─────────┘        Stopped: shut down, replaced or dropped
+//! ```
+//!
+//! A link that is lost after something came through it is dialled again at once. Otherwise the agent waits by
+//! [`Backoff`], and never less than the server's Retry-After. Refusals that trying sooner cannot mend (credentials,
+//! key, version, TLS) are retried every 30 to 60 s and logged at `warn`. Only a replacement, that is another agent
+//! under the same key, ends an agent.
+//!
+//! Each link has a session of its own: when the link is lost, the streams on it fail.
+//!
+//! # Shutdown
+//!
+//! A [`ShutdownHandle`] asks for an orderly end: nothing new is opened, what runs may finish within a time, then the
+//! link is closed and the run resolves with `Ok`.
+//!
+//! # Cancel safety
+//!
+//! The [`Run`] is the agent: everything happens inside it, and only a forwarder's streams have tasks beside it, which
+//! end with it. Dropping it cuts the link; streams fail on both sides, local sockets are reset.
+
+mod backoff;
+mod config;
+mod connect;
+mod endpoint;
+mod forward;
+mod listener;
+mod refusal;
+mod relay;
+mod run;
+mod status;
+mod targets;
+
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "tls")]
+mod tls;
+
+// What most programs need.
+pub use config::AgentBuilder;
+pub use listener::{AgentAddr, Listener};
+pub use run::{Agent, Run};
+pub use targets::{Address, Targets};
+// To watch and stop.
+pub use backoff::Backoff;
+pub use status::{AgentStatus, ShutdownHandle};
