@@ -5,14 +5,17 @@ use std::{fs, path::PathBuf};
 #[path = "support/fuzz.rs"]
 #[expect(unreachable_pub, reason = "the library of the fuzz targets, too")]
 mod fuzz;
+#[path = "support/pair.rs"]
+mod pair;
 
 /// A fuzz target, what it checks, and how many seeds it has at least.
 type Target = (&'static str, fn(&[u8]), usize);
 
-const TARGETS: [Target; 3] = [
+const TARGETS: [Target; 4] = [
     ("frame_decode", fuzz::frame_decode, 20),
     ("frame_round_trip", fuzz::frame_round_trip, 8),
     ("hello", fuzz::hello, 8),
+    ("session_ops", pair::run, 12),
 ];
 
 fn folder(name: &str) -> PathBuf {

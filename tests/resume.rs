@@ -4,7 +4,7 @@
 mod pair;
 
 /// Operation lists a run; each is drawn from its number, so that a failure can be replayed by it.
-const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 20_000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
 
 #[test]
 fn streams_survive_any_cuts_exactly_once_and_in_order() {

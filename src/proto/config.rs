@@ -7,6 +7,10 @@ use crate::frame::{Bounds, MAX_MESSAGE};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// One quantum of the scheduler.
+const BASE_CREDIT: usize = 16 * KIB;
+const LENT_CREDIT: usize = 240 * KIB;
+
 /// The bounds and intervals of a session. All are on, and all are checked once, by [`SessionConfig::validate`].
 ///
 /// ```
@@ -70,8 +74,8 @@ impl Default for SessionConfig {
             send_bound: 8 * MIB,
             send_reserve: 256 * KIB,
             recv_budget: 32 * MIB,
-            base_credit: 16 * KIB as u32,
-            lent_credit: 240 * KIB as u32,
+            base_credit: BASE_CREDIT as u32,
+            lent_credit: LENT_CREDIT as u32,
             ping_interval: Duration::from_secs(15),
             dead_after: Duration::from_secs(45),
             ack_delay: Duration::from_millis(40),
@@ -97,7 +101,7 @@ impl SessionConfig {
             ("base_credit", self.base_credit >= 1024),
             ("send_reserve", self.send_reserve >= 4 * KIB),
             ("send_bound", self.send_bound >= self.send_reserve.saturating_add(2 * MAX_MESSAGE)),
-            ("recv_budget", self.recv_budget / (self.max_streams as usize).max(1) >= self.base_credit as usize),
+            ("recv_budget", (self.max_streams as usize).saturating_mul(self.base_credit as usize) <= self.recv_budget),
             ("ping_interval", !self.ping_interval.is_zero()),
             ("dead_after", self.dead_after > self.ping_interval),
             ("ack_delay", self.ack_delay < self.dead_after),
@@ -118,7 +122,10 @@ impl SessionConfig {
             max_opens: self.max_opens,
             max_opens_per_target: self.max_opens_per_target,
             max_message: MAX_MESSAGE as u32,
-            max_credit: (self.recv_budget / 4) as u64,
+            // At most a quarter for one stream, but what a stream is given at first in any case.
+            max_credit: u64::from(self.base_credit)
+                .saturating_add(u64::from(self.lent_credit))
+                .max((self.recv_budget / 4) as u64),
             early_credit: self.base_credit,
         }
     }

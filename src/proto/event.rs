@@ -1,6 +1,11 @@
 //! What a session tells its owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    mem::{Discriminant, discriminant},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::frame::{CloseCode, StreamId};
 
@@ -46,4 +51,111 @@ pub enum DeadCause {
     Silent,
     /// Counted messages were outstanding and none was newly acked for the dead-peer time.
     NoAck,
+}
+
+/// Which event it is: what happened, and to which stream.
+type Key = (Discriminant<Event>, Option<StreamId>);
+
+/// Events that wait for the owner, in order, each at most once: however seldom it asks, streams bound them.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    queue: VecDeque<Event>,
+    /// What stands in `queue`.
+    waiting: HashSet<Key>,
+}
+
+impl Event {
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Answered(id) | Self::Readable(id) | Self::Writable(id) | Self::Stopped(id) => Some(*id),
+            Self::Opened | Self::OpensAvailable | Self::Draining { .. } | Self::LinkDead(_) | Self::Ended => None,
+        }
+    }
+
+    fn key(&self) -> Key {
+        (discriminant(self), self.stream())
+    }
+}
+
+impl Events {
+    /// Adds an event. One of its kind that waits already makes do, with the words of the new one.
+    pub(crate) fn push(&mut self, event: Event) {
+        let key = event.key();
+        if self.waiting.insert(key) {
+            self.queue.push_back(event);
+        } else if let Some(waiting) = self.queue.iter_mut().find(|waiting| waiting.key() == key) {
+            *waiting = event;
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        let event = self.queue.pop_front()?;
+        self.waiting.remove(&event.key());
+        Some(event)
+    }
+
+    /// Drops what concerns a stream that is forgotten.
+    pub(crate) fn forget_stream(&mut self, id: StreamId) {
+        self.forget(|event| event.stream() == Some(id));
+    }
+
+    /// Drops what concerns a link that is gone: it would be taken for a word about the next one.
+    pub(crate) fn forget_link(&mut self) {
+        self.forget(|event| matches!(event, Event::LinkDead(_)));
+    }
+
+    fn forget(&mut self, is_stale: impl Fn(&Event) -> bool) {
+        let waiting = &mut self.waiting;
+        self.queue.retain(|event| {
+            let stale = is_stale(event);
+            if stale {
+                waiting.remove(&event.key());
+            }
+            !stale
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> StreamId {
+        StreamId::new(number).unwrap()
+    }
+
+    fn draining(code: CloseCode) -> Event {
+        Event::Draining { code, deadline: Duration::ZERO, jitter: Duration::ZERO, reason: "".into() }
+    }
+
+    #[test]
+    fn an_event_waits_once_and_in_order_and_the_last_words_count() {
+        let mut events = Events::default();
+        for event in
+            [Event::Readable(id(1)), draining(CloseCode::RESTART), Event::Readable(id(2)), Event::Readable(id(1))]
+        {
+            events.push(event);
+        }
+        events.push(draining(CloseCode::REPLACED));
+        assert_eq!(events.pop(), Some(Event::Readable(id(1))));
+        assert_eq!(events.pop(), Some(draining(CloseCode::REPLACED)));
+        events.push(Event::Readable(id(1)));
+        assert_eq!(events.pop(), Some(Event::Readable(id(2))));
+        assert_eq!(events.pop(), Some(Event::Readable(id(1))));
+        assert_eq!(events.pop(), None);
+    }
+
+    #[test]
+    fn what_concerns_a_forgotten_stream_or_link_is_dropped() {
+        let mut events = Events::default();
+        events.push(Event::Stopped(id(1)));
+        events.push(Event::Stopped(id(2)));
+        events.push(Event::LinkDead(DeadCause::Silent));
+        events.forget_stream(id(1));
+        events.forget_link();
+        events.push(Event::Ended);
+        assert_eq!(events.pop(), Some(Event::Stopped(id(2))));
+        assert_eq!(events.pop(), Some(Event::Ended));
+        assert_eq!(events.pop(), None);
+    }
 }

@@ -8,10 +8,11 @@ use super::{
     error::{SessionEnd, StreamError, Violation},
     event::Event,
     session::{Role, Session},
+    streams::{Phase, Stream},
     timer::Timer,
 };
 use crate::{
-    frame::{CloseCode, Frame, Frames, MAX_MESSAGE, MessageHead, Metadata, ResetCode, StreamId, decode},
+    frame::{CloseCode, Frame, Frames, MessageHead, Metadata, ResetCode, StreamId, decode},
     key::TargetName,
 };
 
@@ -29,9 +30,6 @@ impl Session {
 
     fn on_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {
         let len = message.len();
-        if len > MAX_MESSAGE {
-            return Err(Violation::new(CloseCode::TOO_BIG, "message over the limit"));
-        }
         let (head, frames) = decode(message).map_err(Violation::from)?;
         self.on_received(now, head)?;
         if head.number == 0 {
@@ -67,8 +65,10 @@ impl Session {
     }
 
     fn on_frames(&mut self, now: Instant, frames: Frames, len: usize, counted: bool) -> Result<(), Violation> {
+        let mut none = true;
         for frame in frames {
             let frame = frame.map_err(Violation::from)?;
+            none = false;
             if frame.is_counted().is_some_and(|belongs| belongs != counted) {
                 return Err(Violation::new(CloseCode::FORBIDDEN, "frame in a message of the wrong sort"));
             }
@@ -76,6 +76,9 @@ impl Session {
             if self.ended.is_some() {
                 break; // CLOSE: nothing behind it matters
             }
+        }
+        if counted && none {
+            return Err(Violation::new(CloseCode::FORBIDDEN, "counted message without a frame"));
         }
         Ok(())
     }
@@ -88,10 +91,10 @@ impl Session {
             Frame::Ping(bytes) => self.on_ping(now, bytes),
             Frame::Pong(bytes) => self.on_pong(now, bytes),
             Frame::Drain { code, deadline_ms, jitter_ms, reason } => {
-                self.on_drain();
+                self.peer_drains = true;
                 let deadline = Duration::from_millis(deadline_ms.into());
                 let jitter = Duration::from_millis(jitter_ms.into());
-                self.events.push_back(Event::Draining { code, deadline, jitter, reason: reason.into() });
+                self.events.push(Event::Draining { code, deadline, jitter, reason: reason.into() });
                 Ok(())
             }
             Frame::Close { code, reason } => self.on_close(code, &reason),
@@ -136,7 +139,7 @@ impl Session {
             return Err(Violation::new(CloseCode::FORBIDDEN, "OPEN from the agent"));
         }
         if self.streams.on_open(id, credit, target, metadata)? {
-            self.events.push_back(Event::Opened);
+            self.events.push(Event::Opened);
         } else if !self.schedule.refuse(id, ResetCode::TOO_MANY_STREAMS) {
             return Err(Violation::new(CloseCode::FLOOD, "flood of opens beyond the bounds"));
         }
@@ -147,22 +150,26 @@ impl Session {
         if self.role == Role::Agent {
             return Err(Violation::new(CloseCode::FORBIDDEN, "ACCEPT from the server"));
         }
-        let Some(stream) = self.streams.on_accept(id)? else { return self.late() };
-        stream.send.on_credit(credit)?;
-        self.events.push_back(Event::Answered(id));
+        let Some(stream) = self.streams.on_accept(id, credit)? else { return self.late() };
+        let raised = stream.send.on_credit(credit)?;
+        if stream.held {
+            self.events.push(Event::Answered(id));
+        }
         self.on_answer();
-        self.wake_writer(id);
+        if raised {
+            self.wake_writer(id);
+        }
         Ok(())
     }
 
     fn on_data(&mut self, id: StreamId, payload: Bytes, len: usize) -> Result<(), Violation> {
         let size = payload.len();
-        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let Some(stream) = self.answered(id)? else { return self.late() };
         let before = stream.recv.unread();
         let tiny = stream.recv.on_data(payload, len)?;
         let kept = stream.recv.unread().saturating_sub(before);
         if stream.recv.take_parked() {
-            self.events.push_back(Event::Readable(id));
+            self.events.push(Event::Readable(id));
         }
         self.stats.received_bytes = self.stats.received_bytes.saturating_add(size as u64);
         self.stats.unread_bytes = self.stats.unread_bytes.saturating_add(kept);
@@ -174,7 +181,7 @@ impl Session {
     }
 
     fn on_credit(&mut self, id: StreamId, offset: u64) -> Result<(), Violation> {
-        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let Some(stream) = self.answered(id)? else { return self.late() };
         if stream.send.on_credit(offset)? {
             self.wake_writer(id);
         }
@@ -182,11 +189,11 @@ impl Session {
     }
 
     fn on_fin(&mut self, id: StreamId, final_size: u64) -> Result<(), Violation> {
-        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let Some(stream) = self.answered(id)? else { return self.late() };
         stream.recv.on_fin(final_size)?;
         stream.due.stop = None; // there is nothing left to stop
         if stream.recv.take_parked() {
-            self.events.push_back(Event::Readable(id));
+            self.events.push(Event::Readable(id));
         }
         self.reap(id);
         Ok(())
@@ -207,11 +214,11 @@ impl Session {
     }
 
     fn on_stop(&mut self, id: StreamId, code: ResetCode) -> Result<(), Violation> {
-        let Some(stream) = self.streams.known(id)? else { return self.late() };
+        let Some(stream) = self.answered(id)? else { return self.late() };
         let before = stream.send.is_stopped();
         let dropped = stream.send.on_stop(code);
         if !before && stream.send.is_stopped() && stream.held {
-            self.events.push_back(Event::Stopped(id));
+            self.events.push(Event::Stopped(id));
         }
         self.queued = self.queued.saturating_sub(dropped);
         self.has_control(id); // its FIN is due
@@ -220,11 +227,21 @@ impl Session {
         Ok(())
     }
 
+    /// The stream of a frame that the agent may send only behind its ACCEPT; `None` when it is past.
+    fn answered(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
+        match self.streams.known(id)? {
+            Some(stream) if self.role == Role::Server && stream.phase == Phase::Unanswered => {
+                Err(Violation::new(CloseCode::FORBIDDEN, "frame of a stream before its ACCEPT"))
+            }
+            stream => Ok(stream),
+        }
+    }
+
     fn wake_writer(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(id)
             && stream.send.take_parked()
         {
-            self.events.push_back(Event::Writable(id));
+            self.events.push(Event::Writable(id));
         }
     }
 

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::{error::SessionEnd, event::Event, replay::Replay, session::Session, streams::Phase, timer::Timer};
 use crate::frame::{FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
 
-/// Room for the longest control frame: an OPEN with the longest target and metadata, or a RESET with its reason.
-const MIN_ROOM: usize = 2048;
+/// Room for the longest control frame, an OPEN with the longest target and metadata; what every peer takes.
+const MIN_ROOM: usize = 1024;
 
 /// A DATA frame is not begun for less than this, unless no more is queued: its header would cost more than it gains.
 const MIN_DATA: usize = 512;
@@ -17,19 +17,21 @@ impl Session {
     /// The next message for the link: contiguous, cheap to clone, to be sent in this order. To be asked after each
     /// input until there is none.
     ///
-    /// First session frames, then what is to be sent again, then new counted messages as the bound allows, last an
-    /// ack alone.
+    /// First session frames, then an ack that is due, if what is to be sent again would hold it up; then that, and new
+    /// counted messages as the bound allows; last an ack alone.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
         if !self.up {
             return None;
         }
-        let message = self
-            .close_message()
-            .or_else(|| self.session_message(now))
-            .or_else(|| self.replayed_message())
+        let first = self.close_message().or_else(|| self.session_message(now));
+        if first.is_none() && !self.ack.due && self.replay.is_due() {
+            return self.replayed_message(); // its head bears an old ack
+        }
+        let message = first
+            .or_else(|| self.ack_message().filter(|_| self.replay.is_due()))
             .or_else(|| self.counted_message(now))
             .or_else(|| self.shutdown_message())
-            .or_else(|| self.ack.due.then(|| self.begin(0, 0).freeze()))?;
+            .or_else(|| self.ack_message())?;
         self.ack.due = false;
         self.ack.bytes = 0;
         self.timers.stop(Timer::Ack);
@@ -48,7 +50,7 @@ impl Session {
                 || pending.close.is_some()
                 || self.replay.is_due()
                 || (self.schedule.has_control() && self.control_room() >= MIN_ROOM)
-                || (self.schedule.has_data() && self.data_room() >= MIN_ROOM)
+                || (!self.schedule.has_control() && self.schedule.has_data() && self.data_room() >= MIN_ROOM)
                 || self.may_shut_down())
     }
 
@@ -76,6 +78,10 @@ impl Session {
         let mut message = self.begin(0, 64);
         frames.for_each(|frame| frame.encode(&mut message));
         Some(message.freeze())
+    }
+
+    fn ack_message(&self) -> Option<Bytes> {
+        self.ack.due.then(|| self.begin(0, 0).freeze())
     }
 
     fn replayed_message(&mut self) -> Option<Bytes> {
@@ -133,7 +139,11 @@ impl Session {
 
     /// Lays all control frames of one stream, in the order that they make sense in. `false`: the message is full.
     fn lay_control_of(&mut self, id: StreamId, message: &mut BytesMut, limit: usize) -> bool {
+        let unanswered = self.is_unanswered(id);
         let Some(stream) = self.streams.get_mut(id) else { return true };
+        if unanswered {
+            return true; // ACCEPT goes before what is due, and calls for it
+        }
         if let Some(metadata) = &stream.due.open {
             let credit = stream.recv.window().granted();
             let open =
@@ -168,7 +178,7 @@ impl Session {
             }
             stream.due.stop = None;
         }
-        if let Some(final_size) = stream.send.fin_due().filter(|_| stream.due.reset.is_none()) {
+        if let Some(final_size) = stream.send.fin_due() {
             if !lay(&Frame::Fin { stream: id, final_size }, message, limit) {
                 return false;
             }
@@ -197,8 +207,8 @@ impl Session {
             let laid = stream.send.lay_data(id, turn.min(free), message);
             self.queued = self.queued.saturating_sub(laid);
             self.stats.sent_bytes = self.stats.sent_bytes.saturating_add(laid as u64);
-            if stream.send.is_low() && stream.send.take_parked() {
-                self.events.push_back(Event::Writable(id));
+            if !self.full && stream.send.is_low() && stream.send.take_parked() {
+                self.events.push(Event::Writable(id));
             }
             if stream.send.queued() > 0 {
                 self.schedule.data(id, stream);

@@ -78,6 +78,16 @@ impl Schedule {
         self.control.len().saturating_add(self.data.len()).saturating_add(self.refusals.len())
     }
 
+    /// A stream is forgotten: it stands in no line any more.
+    pub(crate) fn forget(&mut self, id: StreamId, stream: &Stream) {
+        if stream.in_control {
+            self.control.retain(|waiting| *waiting != id);
+        }
+        if stream.in_data {
+            self.data.retain(|waiting| *waiting != id);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -120,9 +120,9 @@ impl SendHalf {
         std::mem::take(&mut self.parked)
     }
 
-    /// Whether so little is queued that a parked writer should fill it up before it runs empty.
+    /// Whether so little is queued that a parked writer, if it has credit, should fill it up before it runs empty.
     pub(crate) fn is_low(&self) -> bool {
-        self.queue.len() <= QUEUE / 2
+        self.queue.len() <= QUEUE / 2 && self.credit.available() > 0
     }
 
     pub(crate) fn queued(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The table of a session's streams: open, accept, look up, reap; the limits of ids and counts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     config::SessionConfig,
@@ -72,7 +72,8 @@ impl Stream {
 
 #[derive(Debug)]
 pub(crate) struct Streams {
-    table: HashMap<StreamId, Stream>,
+    /// Sorted, so that the same inputs give the same outputs.
+    table: BTreeMap<StreamId, Stream>,
     /// The highest id given out, or seen in an OPEN.
     last: u32,
     /// The highest id whose OPEN was laid into a message.
@@ -103,7 +104,7 @@ impl Streams {
     pub(crate) fn new(config: &SessionConfig, peer: &Bounds) -> Self {
         let guaranteed = (config.max_streams as usize).saturating_mul(config.base_credit as usize);
         Self {
-            table: HashMap::new(),
+            table: BTreeMap::new(),
             last: 0,
             laid: 0,
             unanswered: 0,
@@ -199,8 +200,12 @@ impl Streams {
 
     /// The oldest stream that nobody took yet.
     pub(crate) fn take_incoming(&mut self) -> Option<(StreamId, TargetName, Metadata)> {
-        let (id, metadata) = self.incoming.pop_front()?;
-        Some((id, self.table.get(&id)?.target.clone(), metadata))
+        while let Some((id, metadata)) = self.incoming.pop_front() {
+            if let Some(stream) = self.table.get(&id) {
+                return Some((id, stream.target.clone(), metadata));
+            }
+        }
+        None
     }
 
     /// Forgets that a stream waits to be taken, since it is reset. Tells whether it did.
@@ -211,17 +216,14 @@ impl Streams {
     }
 
     /// Answers ACCEPT: the stream's window grows by a loan, and what it may send is told.
-    pub(crate) fn accept(&mut self, id: StreamId) -> bool {
-        let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.phase == Phase::Unanswered) else {
-            return false;
-        };
+    pub(crate) fn accept(&mut self, id: StreamId) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
         stream.phase = Phase::Accepted;
         stream.loan = self.lender.lend();
         stream.recv.window().grow(u64::from(stream.loan));
         stream.due.accept = true;
         let target = stream.target.clone();
         self.count_answered(&target);
-        true
     }
 
     /// The OPEN of a stream was laid into a message.
@@ -230,11 +232,15 @@ impl Streams {
     }
 
     /// The peer accepted. `Ok(None)` when the stream is past.
-    pub(crate) fn on_accept(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
+    pub(crate) fn on_accept(&mut self, id: StreamId, credit: u64) -> Result<Option<&mut Stream>, Violation> {
+        let early_credit = u64::from(self.limits.early_credit);
         let Some(stream) = self.known(id)? else { return Ok(None) };
         match stream.phase {
             Phase::Accepted => return Err(Violation::new(CloseCode::FORBIDDEN, "stream accepted twice")),
             Phase::Refused => return Ok(None), // given up by this side; the RESET is on its way
+            Phase::Queued | Phase::Unanswered if credit < early_credit => {
+                return Err(Violation::new(CloseCode::FORBIDDEN, "credit of ACCEPT below the early credit"));
+            }
             Phase::Queued | Phase::Unanswered => stream.phase = Phase::Accepted,
         }
         let target = stream.target.clone();
@@ -271,13 +277,14 @@ impl Streams {
         self.table.get(&id).is_some_and(Stream::is_over)
     }
 
-    /// Forgets a stream whatever its state.
-    pub(crate) fn remove(&mut self, id: StreamId) {
-        let Some(stream) = self.table.remove(&id) else { return };
+    /// Forgets a stream whatever its state, and gives it.
+    pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.table.remove(&id)?;
         self.lender.give_back(stream.loan);
         if stream.phase.is_unanswered() {
             self.count_answered(&stream.target);
         }
+        Some(stream)
     }
 
     fn may_open(&self, target: &TargetName) -> bool {

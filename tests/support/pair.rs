@@ -3,20 +3,21 @@
 //! Shared by the tests and by the fuzz target of the same operations: [`run`] turns any bytes into operations.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use revdial::{
     TargetName,
-    frame::{Frame, MessageHead, Metadata, ResetCode, StreamId, decode},
-    proto::{Event, OpenError, Opened, Read, Role, Session, SessionConfig, StreamError},
+    frame::{Frame, Metadata, ResetCode, StreamId, decode},
+    proto::{Event, OpenError, Read, Role, Session, SessionConfig, StreamError},
 };
 
 /// One side of the pair, and of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
     Server,
     Agent,
 }
@@ -24,7 +25,7 @@ pub enum Side {
 use Side::{Agent, Server};
 
 impl Side {
-    pub fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Server => Agent,
             Agent => Server,
@@ -33,7 +34,7 @@ impl Side {
 }
 
 /// What a handle may wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wait {
     Read,
     Write,
@@ -54,26 +55,26 @@ struct Direction {
 
 /// Two sessions and what lies between them.
 #[derive(Debug)]
-pub struct Pair {
-    pub now: Instant,
-    pub server: Session,
-    pub agent: Session,
+pub(crate) struct Pair {
+    pub(crate) now: Instant,
+    pub(crate) server: Session,
+    pub(crate) agent: Session,
     /// Messages under way, by the side that they go to.
-    wires: HashMap<Side, VecDeque<Bytes>>,
-    pub up: bool,
+    wires: BTreeMap<Side, VecDeque<Bytes>>,
+    pub(crate) up: bool,
     config: SessionConfig,
     /// Streams in the order of their opening, and whether each side still has its handle.
-    pub streams: Vec<StreamId>,
-    handles: HashSet<(StreamId, Side)>,
+    pub(crate) streams: Vec<StreamId>,
+    handles: BTreeSet<(StreamId, Side)>,
     /// Who found nothing to read or no room to write, and was not woken since.
-    parked: HashSet<(StreamId, Side, Wait)>,
+    parked: BTreeSet<(StreamId, Side, Wait)>,
     /// An open found too many unanswered, and nobody was told since that there are fewer.
     open_parked: bool,
-    directions: HashMap<(StreamId, Side), Direction>,
+    directions: BTreeMap<(StreamId, Side), Direction>,
 }
 
 /// Bounds so small that a few operations reach them.
-pub fn tight() -> SessionConfig {
+pub(crate) fn tight() -> SessionConfig {
     SessionConfig {
         max_streams: 6,
         max_opens: 4,
@@ -88,7 +89,7 @@ pub fn tight() -> SessionConfig {
 }
 
 impl Pair {
-    pub fn new(config: SessionConfig) -> Self {
+    pub(crate) fn new(config: SessionConfig) -> Self {
         config.validate().expect("a config that the tests made");
         let now = Instant::now();
         let bounds = config.bounds();
@@ -96,37 +97,27 @@ impl Pair {
             now,
             server: Session::new(Role::Server, config.clone(), bounds, 1),
             agent: Session::new(Role::Agent, config.clone(), bounds, 2),
-            wires: HashMap::from([(Server, VecDeque::new()), (Agent, VecDeque::new())]),
+            wires: BTreeMap::from([(Server, VecDeque::new()), (Agent, VecDeque::new())]),
             up: false,
             config,
             streams: Vec::new(),
-            handles: HashSet::new(),
-            parked: HashSet::new(),
+            handles: BTreeSet::new(),
+            parked: BTreeSet::new(),
             open_parked: false,
-            directions: HashMap::new(),
+            directions: BTreeMap::new(),
         };
         pair.resume();
         pair
     }
 
-    pub fn side(&mut self, side: Side) -> &mut Session {
+    pub(crate) fn side(&mut self, side: Side) -> &mut Session {
         match side {
             Server => &mut self.server,
             Agent => &mut self.agent,
         }
     }
 
-    /// A stream to the default target that the agent took.
-    pub fn open(&mut self) -> StreamId {
-        let id = self.try_open(0).expect("room for a stream");
-        self.pump();
-        self.accept();
-        self.pump();
-        assert_eq!(self.server.opened(id), Opened::Accepted);
-        id
-    }
-
-    fn try_open(&mut self, target: u8) -> Result<StreamId, OpenError> {
+    pub(crate) fn try_open(&mut self, target: u8) -> Result<StreamId, OpenError> {
         let target: TargetName = ["", "a", "b"][usize::from(target) % 3].parse().expect("a target name");
         let opened = self.server.open(&target, Metadata::default());
         self.open_parked |= opened == Err(OpenError::TooManyOpens);
@@ -137,7 +128,7 @@ impl Pair {
     }
 
     /// The agent takes all streams that wait.
-    pub fn accept(&mut self) {
+    pub(crate) fn accept(&mut self) {
         while let Some(incoming) = self.agent.incoming() {
             if self.agent.accept(incoming.stream).is_ok() {
                 self.handles.insert((incoming.stream, Agent));
@@ -146,12 +137,12 @@ impl Pair {
     }
 
     /// Moves all that wants to move, until nothing does.
-    pub fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         while self.deliver(Agent, usize::MAX) + self.deliver(Server, usize::MAX) > 0 {}
     }
 
     /// Gives up to `most` messages to a side; tells how many there were.
-    pub fn deliver(&mut self, to: Side, most: usize) -> usize {
+    pub(crate) fn deliver(&mut self, to: Side, most: usize) -> usize {
         self.transmit(to.other());
         let mut delivered = 0;
         while delivered < most
@@ -183,20 +174,21 @@ impl Pair {
     }
 
     /// Puts all that a side has to say onto the wire.
-    pub fn transmit(&mut self, from: Side) {
+    pub(crate) fn transmit(&mut self, from: Side) {
         let now = self.now;
         while let Some(message) = self.side(from).poll_transmit(now) {
             self.wires.get_mut(&from.other()).expect("two wires").push_back(message);
         }
+        assert!(!self.side(from).wants_transmit(), "wants to send and has nothing");
     }
 
     /// The messages under way to a side, taken away.
-    pub fn take_wire(&mut self, to: Side) -> Vec<Bytes> {
+    pub(crate) fn take_wire(&mut self, to: Side) -> Vec<Bytes> {
         self.wires.get_mut(&to).expect("two wires").drain(..).collect()
     }
 
     /// The link breaks: what is under way is lost, and both sides notice.
-    pub fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         self.wires.values_mut().for_each(VecDeque::clear);
         let now = self.now;
         self.server.link_down(now);
@@ -205,7 +197,7 @@ impl Pair {
     }
 
     /// A new link, in the place of one that may still be there.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.wires.values_mut().for_each(VecDeque::clear);
         let now = self.now;
         let (server_has, agent_has) = (self.server.received(), self.agent.received());
@@ -215,7 +207,7 @@ impl Pair {
     }
 
     /// Time passes; a link that is found dead is cut.
-    pub fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         let now = self.now;
         self.server.handle_timeout(now);
@@ -224,14 +216,14 @@ impl Pair {
     }
 
     /// Writes up to `n` bytes of the stream's pattern; tells how many were taken.
-    pub fn write(&mut self, id: StreamId, side: Side, n: usize) -> Result<usize, StreamError> {
+    pub(crate) fn write(&mut self, id: StreamId, side: Side, n: usize) -> Result<usize, StreamError> {
         if !self.handles.contains(&(id, side)) {
             return Ok(0);
         }
-        let entry = self.directions.entry((id, side)).or_default();
-        let bytes: Vec<u8> = (entry.written..entry.written + n as u64).map(|at| pattern(id, side, at)).collect();
+        let written = self.directions.entry((id, side)).or_default().written;
+        let bytes = &pattern(id, side, written)[..n.min(PERIOD)];
         let Some(mut view) = self.side(side).send(id) else { return Ok(0) };
-        let taken = view.write(&bytes)?;
+        let taken = view.write(bytes)?;
         if taken.is_none() {
             self.parked.insert((id, side, Wait::Write));
         }
@@ -241,7 +233,7 @@ impl Pair {
     }
 
     /// Reads up to `n` bytes that `side` receives, and holds them against what was written.
-    pub fn read(&mut self, id: StreamId, side: Side, n: usize) -> Result<Option<usize>, StreamError> {
+    pub(crate) fn read(&mut self, id: StreamId, side: Side, n: usize) -> Result<Option<usize>, StreamError> {
         if !self.handles.contains(&(id, side)) {
             return Ok(None);
         }
@@ -251,9 +243,10 @@ impl Pair {
         let direction = self.directions.entry((id, from)).or_default();
         match outcome? {
             Read::Bytes(bytes) => {
-                for byte in &bytes {
-                    assert_eq!(*byte, pattern(id, from, direction.read), "{id:?} at {}", direction.read);
-                    direction.read += 1;
+                for bytes in bytes.chunks(PERIOD) {
+                    let same = pattern(id, from, direction.read).starts_with(bytes);
+                    assert!(same, "{id:?} from {from:?} differs behind {}", direction.read);
+                    direction.read += bytes.len() as u64;
                 }
                 assert!(direction.read <= direction.written, "read more than was written");
                 Ok(Some(bytes.len()))
@@ -271,7 +264,7 @@ impl Pair {
         }
     }
 
-    pub fn finish(&mut self, id: StreamId, side: Side) {
+    pub(crate) fn finish(&mut self, id: StreamId, side: Side) {
         if self.handles.contains(&(id, side))
             && let Some(mut view) = self.side(side).send(id)
             && view.finish().is_ok()
@@ -281,7 +274,7 @@ impl Pair {
         }
     }
 
-    pub fn reset(&mut self, id: StreamId, side: Side) {
+    pub(crate) fn reset(&mut self, id: StreamId, side: Side) {
         if self.handles.remove(&(id, side)) {
             self.side(side).reset(id, ResetCode::INTERNAL, "because");
             self.directions.entry((id, Server)).or_default().lossy = true;
@@ -289,7 +282,7 @@ impl Pair {
         }
     }
 
-    pub fn detach(&mut self, id: StreamId, side: Side) {
+    pub(crate) fn detach(&mut self, id: StreamId, side: Side) {
         if self.handles.remove(&(id, side)) {
             self.side(side).detach(id);
             self.directions.entry((id, side)).or_default().finished = true;
@@ -311,7 +304,7 @@ impl Pair {
 
     /// I7: when the faults stop, every stream makes progress, all that was written is read, every declared end is
     /// seen, and nobody sleeps who could go on.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         if !self.up {
             self.resume();
         }
@@ -374,7 +367,7 @@ impl Pair {
     }
 
     /// I9: when all handles are gone, nothing is left, and all that was lent has come back.
-    pub fn close_all(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         for id in self.streams.clone() {
             self.detach(id, Server);
             self.detach(id, Agent);
@@ -405,26 +398,27 @@ impl Pair {
 }
 
 /// The frames of a message that one of ours made.
-pub fn frames(message: Bytes) -> Vec<Frame> {
+pub(crate) fn frames(message: Bytes) -> Vec<Frame> {
     decode(message).expect("a message of ours").1.map(|frame| frame.expect("a frame of ours")).collect()
 }
 
-/// A message made by hand.
-pub fn message(number: u64, received: u64, frames: &[Frame]) -> Bytes {
-    let mut out = bytes::BytesMut::new();
-    MessageHead { number, received }.encode(&mut out);
-    frames.iter().for_each(|frame| frame.encode(&mut out));
-    out.freeze()
-}
+/// After how many bytes the pattern repeats itself: a prime, so that no buffer's size is a multiple of it.
+const PERIOD: usize = 65_521;
 
-/// The byte at an offset of a stream's direction: differs between streams, directions and neighbours.
-fn pattern(id: StreamId, side: Side, at: u64) -> u8 {
+/// Bytes from an offset of a stream's direction on, a period of them: they differ between streams, directions and
+/// neighbours. Cut from a table, since most of the time of a run would go into making them.
+fn pattern(id: StreamId, side: Side, at: u64) -> &'static [u8] {
+    static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let byte = |at: usize| ((at % PERIOD) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        (0..2 * PERIOD).map(|at| byte(at) as u8).collect()
+    });
     let salt = u64::from(id.number()) * 2 + u64::from(side == Agent);
-    ((at + salt * 7919).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+    let start = (at + salt * 7919) as usize % PERIOD;
+    &TABLE[start..start + PERIOD]
 }
 
 /// Runs the operations that `data` stands for on a fresh pair with tight bounds, and heals and closes it.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let mut pair = Pair::new(tight());
     let mut bytes = data.iter().copied();
     let mut next = || bytes.next();

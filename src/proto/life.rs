@@ -1,0 +1,149 @@
+//! The life of a session: links come and go, deadlines pass, it drains and ends.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    error::{SessionEnd, StreamError, Violation},
+    event::{DeadCause, Event},
+    session::{AckState, Pending, Session},
+    streams::Due,
+    timer::Timer,
+};
+use crate::frame::{CloseCode, Frame, StreamId};
+
+impl Session {
+    /// Binds a link, in the place of one that may still be bound, whose peer has handled `peer_has` counted messages
+    /// of this side: what it lacks is sent again.
+    ///
+    /// # Errors
+    /// A count that cannot be ends the session.
+    pub fn link_up(&mut self, now: Instant, peer_has: u64) -> Result<(), Violation> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        self.link_down(now);
+        self.up = true;
+        match self.replay.rewind(peer_has) {
+            Ok(true) => self.on_room(),
+            Ok(false) => {}
+            Err(violation) => return Err(self.fail(violation)),
+        }
+        self.timers.set(Timer::Silent, now, self.config.dead_after);
+        if !self.replay.is_empty() {
+            self.timers.set(Timer::NoAck, now, self.config.dead_after);
+        }
+        self.pending.drain = self.drain.is_some();
+        self.ping(now);
+        Ok(())
+    }
+
+    /// The link is gone. Streams stay open and make no progress; what arrived can be read, writes fill their bound.
+    pub fn link_down(&mut self, _now: Instant) {
+        self.up = false;
+        self.timers.stop_all();
+        self.ping_sent = None;
+        self.pending = Pending::default();
+        self.ack = AckState::default();
+        self.events.forget_link();
+    }
+
+    /// A byte, of whatever, came in on the link.
+    pub fn handle_activity(&mut self, now: Instant) {
+        if self.up && self.ended.is_none() {
+            self.timers.set(Timer::Silent, now, self.config.dead_after);
+        }
+    }
+
+    /// The time that [`poll_timeout`](Self::poll_timeout) gave may have come. Surplus calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.take_expired(now) {
+            match timer {
+                Timer::Ack => self.ack.due = true,
+                Timer::Ping => self.ping(now),
+                Timer::Silent => self.events.push(Event::LinkDead(DeadCause::Silent)),
+                Timer::NoAck => self.events.push(Event::LinkDead(DeadCause::NoAck)),
+            }
+        }
+    }
+
+    /// Says DRAIN, now and after each new link: the peer is to open nothing new here, and to connect anew.
+    pub fn drain(&mut self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
+        if self.ended.is_some() {
+            return;
+        }
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let (deadline_ms, jitter_ms) = (millis(deadline), millis(jitter));
+        self.drain = Some(Frame::Drain { code, deadline_ms, jitter_ms, reason: reason.to_owned() });
+        self.pending.drain = self.up;
+    }
+
+    /// Ends the session in order: nothing new is opened; when all that was written is sent and acked, CLOSE goes out
+    /// and the session ends with [`SessionEnd::Shutdown`]. Streams that are open then fail.
+    pub fn shutdown(&mut self, code: CloseCode, reason: &str) {
+        if self.ended.is_none() {
+            self.shutdown.get_or_insert_with(|| (code, reason.to_owned()));
+        }
+    }
+
+    /// Ends the session now: its streams fail with `end`, and CLOSE is the next message if there is a link.
+    pub fn close(&mut self, code: CloseCode, reason: &str, end: SessionEnd) {
+        if self.ended.is_none() {
+            self.pending.close = Some((code, reason.to_owned()));
+            self.end(end);
+        }
+    }
+
+    /// Ends the session now and says nothing: its streams fail with `end`. The first end stands.
+    pub fn end(&mut self, end: SessionEnd) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(end.clone());
+        let error = StreamError::Session(end);
+        let ids: Vec<StreamId> = self.streams.iter_mut().map(|(id, _)| id).collect();
+        for id in ids {
+            if self.streams.withdraw_incoming(id)
+                && let Some(stream) = self.streams.get_mut(id)
+            {
+                stream.held = false;
+            }
+            self.fail_stream(id, &error);
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.due = Due::default();
+            }
+            self.reap(id);
+        }
+        self.schedule.clear();
+        self.replay.clear();
+        self.timers.stop_all();
+        self.pending = Pending { close: self.pending.close.take(), ..Pending::default() };
+        self.ack = AckState::default();
+        self.shutdown = None;
+        self.on_answer();
+        self.events.push(Event::Ended);
+    }
+
+    /// The peer broke a rule: the session ends, CLOSE with the rule's code is the next message.
+    pub(super) fn fail(&mut self, violation: Violation) -> Violation {
+        self.close(violation.code(), violation.rule(), SessionEnd::Violation(violation));
+        violation
+    }
+
+    /// A PING leaves now, and the next one after its interval, varied by 20 % either way.
+    fn ping(&mut self, now: Instant) {
+        let random = self.next_random();
+        self.pending.ping = Some(random.to_be_bytes());
+        let per_mille = u32::try_from(random % 401).unwrap_or(0).saturating_add(800);
+        let interval = self.config.ping_interval.saturating_mul(per_mille).checked_div(1000);
+        self.timers.set(Timer::Ping, now, interval.unwrap_or(self.config.ping_interval));
+    }
+
+    /// SplitMix64: enough to vary a timer and to mark a PING.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

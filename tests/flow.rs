@@ -1,0 +1,371 @@
+//! Credit, budgets and turns: does each stream get what is its own, and no more?
+
+use std::time::Duration;
+
+use revdial::{
+    frame::{Bounds, CloseCode, Frame, MAX_PAYLOAD, Metadata, ResetCode, StreamId},
+    proto::{Event, Read, Role, Session, SessionConfig},
+};
+
+#[path = "support/hand.rs"]
+mod hand;
+#[path = "support/pair.rs"]
+mod pair;
+
+use hand::{Hand, ROLES, carried, data};
+use pair::{Pair, Side, tight};
+
+const KIB: usize = 1024;
+
+/// What a stream is given at first: its base credit, and an eighth of what is free to be lent, up to a limit.
+fn first_credit(hand: &mut Hand) -> (StreamId, u64) {
+    let frames = match hand.session.open(&"".parse().unwrap(), Metadata::default()) {
+        Ok(_) => hand.hear(),
+        Err(_) => {
+            let id = hand.open_only();
+            hand.session.accept(id).unwrap();
+            hand.hear()
+        }
+    };
+    let credit = frames.iter().find_map(|frame| match frame {
+        Frame::Open { stream, credit, .. } | Frame::Accept { stream, credit } => Some((*stream, *credit)),
+        _ => None,
+    });
+    credit.unwrap()
+}
+
+#[test]
+fn m67_b38_data_beyond_the_credit_is_a_violation_also_when_nobody_reads() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let (id, credit) = first_credit(&mut hand);
+        if role == Role::Server {
+            hand.say(&[Frame::Accept { stream: id, credit: 1 << 18 }]).unwrap();
+        }
+        for _ in 0..credit / 65_536 {
+            hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
+        }
+        let result = hand.say(&[data(id, *b"x")]);
+        hand.ended_by(result, CloseCode::CREDIT);
+
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.session.detach(id);
+        for _ in 0..credit / 65_536 {
+            hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
+        }
+        let result = hand.say(&[data(id, *b"x")]);
+        hand.ended_by(result, CloseCode::CREDIT);
+    }
+}
+
+#[test]
+fn m69_b41_credit_beyond_max_is_a_violation_naming_the_field() {
+    let max = 8 << 20;
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.write(id, &[7; 1000]).unwrap();
+        hand.say(&[Frame::Credit { stream: id, offset: max + 1000 }]).unwrap();
+        let result = hand.say(&[Frame::Credit { stream: id, offset: max + 1001 }]);
+        assert!(result.unwrap_err().rule().contains("credit"));
+        hand.ended_by(result, CloseCode::FORBIDDEN);
+    }
+    let mut hand = Hand::new(Role::Server);
+    let stream = hand.open_only();
+    let result = hand.say(&[Frame::Accept { stream, credit: u64::MAX }]);
+    hand.ended_by(result, CloseCode::FORBIDDEN);
+    let mut hand = Hand::new(Role::Agent);
+    let target = "".parse().unwrap();
+    let open = Frame::Open { stream: hand::id(1), credit: max + 1, target, metadata: Metadata::default() };
+    let result = hand.say(&[open]);
+    hand.ended_by(result, CloseCode::FORBIDDEN);
+}
+
+#[test]
+fn m68_b40_a_lower_credit_is_ignored() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.say(&[Frame::Credit { stream: id, offset: 0 }, Frame::Credit { stream: id, offset: 1000 }]).unwrap();
+    assert_eq!(hand.write(id, &[7; 256 * KIB]), Ok(Some(256 * KIB)));
+}
+
+#[test]
+fn credit_arriving_while_parking_wakes_writer() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.write(id, &[7; 256 * KIB]).unwrap();
+        hand.hear();
+        hand.events();
+        assert_eq!(hand.write(id, b"x"), Ok(None));
+        hand.say(&[Frame::Credit { stream: id, offset: 256 * KIB as u64 }]).unwrap();
+        assert_eq!(hand.events(), [], "it is no more than before");
+        hand.say(&[Frame::Credit { stream: id, offset: 256 * KIB as u64 + 1 }]).unwrap();
+        assert_eq!(hand.events(), [Event::Writable(id)]);
+        assert_eq!(hand.write(id, b"xy"), Ok(Some(1)));
+        hand.say(&[Frame::Credit { stream: id, offset: 256 * KIB as u64 + 2 }]).unwrap();
+        assert_eq!(hand.events(), [], "nobody waits");
+    }
+}
+
+#[test]
+fn m63_accept_wakes_the_writer_of_early_data() {
+    let mut hand = Hand::new(Role::Server);
+    let stream = hand.open_only();
+    hand.write(stream, &[7; 16 * KIB]).unwrap();
+    assert_eq!(hand.write(stream, b"x"), Ok(None));
+    hand.say(&[Frame::Accept { stream, credit: 16 * KIB as u64 + 1 }]).unwrap();
+    assert_eq!(hand.events(), [Event::Answered(stream), Event::Writable(stream)]);
+}
+
+#[test]
+fn m71_credit_is_granted_anew_when_half_of_it_was_read() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        let half = 128 * KIB;
+        for _ in 0..4 {
+            hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
+        }
+        hand.hear();
+        let mut left = half - 1;
+        while left > 0 {
+            let Ok(Read::Bytes(bytes)) = hand.session.recv(id).unwrap().read(left) else { panic!("bytes") };
+            left -= bytes.len();
+        }
+        assert_eq!(hand.hear(), []);
+        assert_eq!(hand.session.recv(id).unwrap().read(1), Ok(Read::Bytes("\x07".into())));
+        assert_eq!(hand.hear(), [Frame::Credit { stream: id, offset: (256 * KIB + half) as u64 }]);
+    }
+}
+
+#[test]
+fn m71_nothing_is_granted_to_a_peer_that_has_finished() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    for _ in 0..4 {
+        hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
+    }
+    hand.say(&[Frame::Fin { stream: id, final_size: 256 * KIB as u64 }]).unwrap();
+    hand.hear();
+    while hand.read(id) != Ok(Read::End) {}
+    assert_eq!(hand.hear(), []);
+}
+
+#[test]
+fn m71_each_stream_is_given_its_base_and_an_eighth_of_what_is_free() {
+    for role in ROLES {
+        let config = SessionConfig {
+            max_streams: 8,
+            recv_budget: 1024 * KIB,
+            base_credit: 16 * KIB as u32,
+            lent_credit: 100 * KIB as u32,
+            ..SessionConfig::default()
+        };
+        let mut hand = Hand::with(role, config, Bounds::default());
+        let mut free = (1024 - 8 * 16) * KIB;
+        let mut sum = 0;
+        for n in 0..8 {
+            let (id, credit) = first_credit(&mut hand);
+            let loan = (free / 8).min(100 * KIB);
+            free -= loan;
+            assert_eq!(credit, (16 * KIB + loan) as u64, "stream {n}");
+            sum += credit;
+            if role == Role::Server {
+                hand.say(&[Frame::Accept { stream: id, credit: 1 << 18 }]).unwrap();
+            }
+        }
+        assert!(sum <= 1024 * KIB as u64);
+    }
+}
+
+#[test]
+fn m69_what_a_stream_is_given_is_never_above_what_was_announced() {
+    let config = SessionConfig {
+        max_streams: 1,
+        recv_budget: 64 * KIB,
+        base_credit: 64 * KIB as u32,
+        ..SessionConfig::default()
+    };
+    config.validate().unwrap();
+    let bounds = config.bounds();
+    assert_eq!(revdial::proto::check_bounds(&bounds), Ok(()));
+    let mut server = Hand::with(Role::Server, config.clone(), bounds);
+    let mut agent = Session::new(Role::Agent, config, bounds, 1);
+    agent.link_up(server.now, 0).unwrap();
+    server.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
+    for message in server.hear_messages() {
+        assert_eq!(agent.handle_message(server.now, message), Ok(()));
+    }
+}
+
+/// I9: after any list of operations, whatever was lent has come back. `Pair::close_all` looks.
+#[test]
+fn tunnel_budget_is_conserved_whatever_streams_do() {
+    for seed in 0..200u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let ops: Vec<u8> = (0..600)
+            .map(|at| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                // Often: open, take, end in each way; the rest as it comes.
+                let often = [0, 2, 3, 8, 9, 10, 11, 12];
+                if at % 3 == 0 { often[state as usize % 8] } else { state as u8 }
+            })
+            .collect();
+        pair::run(&ops);
+    }
+}
+
+#[test]
+fn m70_a_stream_that_nobody_reads_holds_up_no_other() {
+    let mut pair = Pair::new(tight());
+    for _ in 0..2 {
+        pair.try_open(0).unwrap();
+    }
+    pair.pump();
+    pair.accept();
+    pair.pump();
+    let (unread, read) = (pair.streams[0], pair.streams[1]);
+    let mut total = 0;
+    for _ in 0..200 {
+        while pair.write(unread, Side::Server, 16 * KIB).unwrap() > 0 {}
+        total += pair.write(read, Side::Server, 16 * KIB).unwrap();
+        pair.pump();
+        pair.advance(Duration::from_millis(40));
+        pair.pump();
+        while pair.read(read, Side::Agent, 1 << 20).unwrap().is_some() {}
+    }
+    assert_eq!(total, 200 * 16 * KIB);
+}
+
+#[test]
+fn keepalive_passes_during_bulk_transfer() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.write(id, &[7; 256 * KIB]).unwrap();
+        let first = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+        assert!(carried(&first, id) > 0);
+        hand.say_without_ack(&[Frame::Ping([5; 8])]);
+        hand.advance(Duration::from_secs(18)); // its own PING is due, too
+        let next = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+        assert!(matches!(next[..], [Frame::Pong([5, ..]), Frame::Ping(_)]), "{next:?}");
+        assert!(carried(&hand.hear(), id) > 0);
+    }
+}
+
+#[test]
+fn m76_streams_are_served_in_turn_and_a_small_request_overtakes_a_large_transfer() {
+    let mut hand = Hand::new(Role::Server);
+    let (one, two) = (hand.open(), hand.open());
+    hand.write(one, &[1; 256 * KIB]).unwrap();
+    hand.write(two, &[2; 256 * KIB]).unwrap();
+    let sizes = |frames: &[Frame]| -> Vec<(StreamId, usize)> {
+        let of = |frame: &Frame| match frame {
+            Frame::Data { stream, payload } => (*stream, payload.len()),
+            other => panic!("{other:?}"),
+        };
+        frames.iter().map(of).collect()
+    };
+    let first = sizes(&hand::frames(hand.session.poll_transmit(hand.now).unwrap()));
+    assert_eq!(first[..3], [(one, 16 * KIB), (two, 16 * KIB), (one, 16 * KIB)]);
+    let small = hand.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
+    hand.write(small, b"GET /").unwrap();
+    hand.finish(small);
+    let next = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+    assert!(matches!(next[0], Frame::Open { stream, .. } if stream == small), "control frames go first");
+    let at = next.iter().position(|frame| *frame == data(small, *b"GET /")).expect("in the same message");
+    assert!(at <= 3 && matches!(next[at + 1], Frame::Fin { stream, .. } if stream == small));
+}
+
+#[test]
+fn m76_credit_goes_before_data() {
+    let mut hand = Hand::new(Role::Agent);
+    let (one, two) = (hand.open(), hand.open());
+    for _ in 0..3 {
+        hand.say(&[data(two, [7; MAX_PAYLOAD])]).unwrap();
+    }
+    hand.hear();
+    hand.write(one, b"bulk").unwrap();
+    while hand.read(two) != Ok(Read::Blocked) {}
+    assert!(matches!(hand.hear()[..], [Frame::Credit { .. }, Frame::Data { .. }]));
+}
+
+#[test]
+fn a_stream_alone_fills_whole_messages() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.write(id, &[7; 256 * KIB]).unwrap();
+    assert_eq!(hand.hear_messages().len(), 4);
+}
+
+#[test]
+fn a_stream_queues_its_cap_and_its_writer_is_woken_when_half_of_it_has_left() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.say(&[Frame::Credit { stream: id, offset: 1 << 20 }]).unwrap();
+    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(256 * KIB)), "of the bound, one stream gets no more");
+    assert_eq!(hand.write(id, b"x"), Ok(None));
+    hand.session.poll_transmit(hand.now).unwrap();
+    assert_eq!(hand.events(), []);
+    hand.session.poll_transmit(hand.now).unwrap();
+    assert_eq!(hand.events(), [Event::Writable(id)]);
+    hand.hear();
+    assert_eq!(hand.events(), [], "once");
+    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(256 * KIB)));
+}
+
+#[test]
+fn a_writer_without_credit_is_not_woken_by_its_queue() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.write(id, &[7; 256 * KIB]).unwrap();
+    assert_eq!(hand.write(id, b"x"), Ok(None));
+    hand.hear();
+    assert_eq!(hand.events(), []);
+}
+
+#[test]
+fn a_reset_gives_its_room_to_parked_writers() {
+    let bound = 512 * KIB;
+    let config = SessionConfig { send_bound: bound, ..SessionConfig::default() };
+    for stopped in [false, true] {
+        let mut hand = Hand::with(Role::Server, config.clone(), Bounds::default());
+        let (one, two, three) = (hand.open(), hand.open(), hand.open());
+        hand.session.link_down(hand.now);
+        let taken = hand.write(one, &[7; 1 << 20]).unwrap().unwrap();
+        assert!(taken > 250 * KIB, "{taken}");
+        assert_eq!(hand.write(two, b"x"), Ok(None));
+        assert_eq!(hand.write(three, b"x"), Ok(None));
+        if stopped {
+            hand.session.link_up(hand.now, hand.heard).unwrap();
+            hand.say(&[Frame::Stop { stream: one, code: ResetCode::CANCELLED }]).unwrap();
+        } else {
+            hand.session.reset(one, ResetCode::CANCELLED, "");
+        }
+        let woken: Vec<_> = hand.events().into_iter().filter(|event| matches!(event, Event::Writable(_))).collect();
+        assert_eq!(woken, [Event::Writable(two), Event::Writable(three)]);
+        assert_eq!(hand.write(two, b"x"), Ok(Some(1)));
+    }
+}
+
+#[test]
+fn order_is_kept_and_bytes_are_counted() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.say(&[data(id, *b"ab"), data(id, vec![b'c'; 2000]), data(id, *b"d")]).unwrap();
+    assert_eq!(hand.session.stats().unread_bytes, 2003);
+    let mut all = Vec::new();
+    while let Ok(Read::Bytes(bytes)) = hand.session.recv(id).unwrap().read(7) {
+        assert!((1..=7).contains(&bytes.len()));
+        all.extend(bytes);
+    }
+    assert_eq!(all, [&b"ab"[..], &[b'c'; 2000], b"d"].concat());
+    hand.write(id, b"abc").unwrap();
+    hand.hear();
+    let stats = hand.session.stats();
+    assert_eq!((stats.unread_bytes, stats.received_bytes, stats.sent_bytes), (0, 2003, 3));
+}

@@ -1,0 +1,16 @@
+//! Does a session keep the rules of the protocol, and its peer to them? Tests are named after the rules that they show,
+//! with a peer made by hand: `m` of `PROTOCOL.md`, `b` of the list of bad inputs.
+
+#[path = "support/hand.rs"]
+mod hand;
+
+#[path = "session/links.rs"]
+mod links;
+#[path = "session/malformed.rs"]
+mod malformed;
+#[path = "session/messages.rs"]
+mod messages;
+#[path = "session/owner.rs"]
+mod owner;
+#[path = "session/streams.rs"]
+mod streams;
