@@ -1,0 +1,317 @@
+//! The proxy itself: sends a request to a target through pooled connections, and answers failures.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::capture_connection},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use super::{
+    body::ProxyBody,
+    builder::{ProxyBuilder, Settings},
+    expect::{Answered, Outgoing},
+    head::{self, Length},
+    pool, status, upgrade,
+};
+use crate::{
+    connector::{RevDialConnector, Target},
+    connman::ConnectionManager,
+    error::{Error, ErrorKind},
+    key::{AgentKey, TargetName},
+    metrics,
+};
+
+/// What hyper takes as the error of a body.
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// How much of an error's text is logged, in characters: peers have a say in it.
+const MAX_LOGGED: usize = 500;
+
+/// Streams HTTP requests to targets behind agents, and the responses back; see [the module](crate::proxy).
+///
+/// `B` is the type of the requests' bodies: `axum::body::Body` in axum, [`Incoming`] in plain hyper. Cheap to clone;
+/// clones share one pool.
+///
+/// Needs a tokio runtime with its timer on, where it starts a task for each connection.
+pub struct Proxy<B> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B> {
+    client: Client<RevDialConnector, Outgoing<B>>,
+    connman: ConnectionManager,
+    settings: Settings,
+}
+
+/// Whom a request is for, in its extensions: what [`Proxy`] as a [`Service`] asks for.
+///
+/// ```
+/// use http::Request;
+/// use revdial::proxy::Destination;
+///
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(Destination::new("desktop-7".parse()?, "vnc".parse()?));
+/// # Ok::<(), revdial::InvalidName>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Destination {
+    /// The agent.
+    pub key: AgentKey,
+    /// What to reach behind it.
+    pub target: TargetName,
+}
+
+impl Destination {
+    /// This target of this key's agent.
+    #[must_use]
+    pub const fn new(key: AgentKey, target: TargetName) -> Self {
+        Self { key, target }
+    }
+}
+
+impl From<Target> for Destination {
+    fn from(target: Target) -> Self {
+        Self::new(target.key().clone(), target.target().clone())
+    }
+}
+
+impl Proxy<()> {
+    /// Settings for a proxy through the tunnels of this connection manager.
+    pub fn builder(connman: ConnectionManager) -> ProxyBuilder {
+        ProxyBuilder::new(connman)
+    }
+}
+
+impl<B> Proxy<B>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    /// A proxy with every default; see [`Proxy::builder`].
+    #[must_use]
+    pub fn new(connman: ConnectionManager) -> Self {
+        ProxyBuilder::new(connman).build()
+    }
+
+    pub(super) fn with(connman: ConnectionManager, settings: Settings) -> Self {
+        let connector = RevDialConnector::new(connman.clone()).early_data(settings.early_data).map_uri(pool::target_of);
+        let connector = match settings.dial_timeout {
+            Some(timeout) => connector.timeout(timeout),
+            None => connector,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.idle_timeout)
+            .pool_max_idle_per_host(settings.max_idle)
+            .set_host(false)
+            .build(connector);
+        Self { inner: Arc::new(Inner { client, connman, settings }) }
+    }
+
+    /// Sends a request to a target and gives its response, or the answer that its failure deserves.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the body of the response, gives the request up: the service is told at once.
+    pub async fn forward(&self, key: &AgentKey, target: &TargetName, request: Request<B>) -> Response<ProxyBody> {
+        match self.try_forward(key, target, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                log(key, target, &error);
+                self.answer(&error)
+            }
+        }
+    }
+
+    /// As [`forward`](Self::forward), for callers that answer failures in their own way.
+    ///
+    /// # Errors
+    /// Those of a [`Dial`](crate::connman::Dial) and those of a stream; besides
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a request that is not forwarded,
+    /// [`Cancelled`](ErrorKind::Cancelled) when the body of the request failed, and
+    /// [`PeerReset`](ErrorKind::PeerReset) when the service closed before it answered, or answered no HTTP.
+    pub async fn try_forward(
+        &self,
+        key: &AgentKey,
+        target: &TargetName,
+        request: Request<B>,
+    ) -> Result<Response<ProxyBody>, Error> {
+        let (mut parts, body) = request.into_parts();
+        let upgrade = head::wanted_upgrade(&mut parts);
+        head::request(&mut parts, &self.inner.settings, (key, target), upgrade.is_some(), length(&body))?;
+        let (request, answered) = Outgoing::request(Request::from_parts(parts, body));
+
+        let (response, upgrade) = match upgrade {
+            Some(upgrade) => (self.send_upgrade(key, target, request).await?, Some(upgrade)),
+            None => (self.send(key, target, request).await?, None),
+        };
+        match (response.status(), upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(upgrade::switch(key, upgrade, response)),
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                Err(Error::with_source(ErrorKind::PeerReset, "the service switches protocols unasked"))
+            }
+            _ => Ok(respond(response, answered)),
+        }
+    }
+
+    /// The answer to an error, as [`forward`](Self::forward) gives it: a status, the kind as text and, when an agent is
+    /// away, `Retry-After`.
+    #[must_use]
+    pub fn answer(&self, error: &Error) -> Response<ProxyBody> {
+        status::answer(error, self.inner.settings.absent)
+    }
+
+    /// By a pooled connection.
+    async fn send(
+        &self,
+        key: &AgentKey,
+        target: &TargetName,
+        mut request: Request<Outgoing<B>>,
+    ) -> Result<Response<Incoming>, Error> {
+        let epoch = self.inner.connman.epoch(key);
+        *request.uri_mut() = head::uri(request.uri(), pool::authority(epoch, key, target)?)?;
+        let connection = capture_connection(&mut request);
+        let response = self.inner.client.request(request).await.map_err(|error| {
+            let dialled = !error.is_connect();
+            failed(status::error_of(error), dialled)
+        })?;
+        // The dial waited, or met a newer session: then the connection stands under the wrong one's name.
+        if (epoch.is_none() || self.inner.connman.epoch(key) != epoch)
+            && let Some(connected) = &*connection.connection_metadata()
+        {
+            connected.poison();
+        }
+        Ok(response)
+    }
+
+    /// By a stream of its own.
+    async fn send_upgrade(
+        &self,
+        key: &AgentKey,
+        target: &TargetName,
+        mut request: Request<Outgoing<B>>,
+    ) -> Result<Response<Incoming>, Error> {
+        let Settings { early_data, dial_timeout, .. } = self.inner.settings;
+        *request.uri_mut() = head::origin_form(request.uri())?;
+        let dial = self.inner.connman.dial(key, target).early_data(early_data);
+        let dial = match dial_timeout {
+            Some(timeout) => dial.timeout(timeout),
+            None => dial,
+        };
+        let stream = dial.await?;
+        upgrade::send(stream, request).await.map_err(|error| failed(error, true))
+    }
+}
+
+/// Counts a refusal that came when the dial had ended well: with early data the dial does not wait for the answer.
+fn failed(error: Error, dialled: bool) -> Error {
+    use ErrorKind as K;
+    let kind = error.kind();
+    let refused = matches!(kind, K::TargetUnknown | K::TargetDenied | K::TargetRefused | K::TargetTimeout);
+    if dialled && (refused || kind == K::Overloaded) {
+        metrics::record_dial_failure(kind);
+    }
+    error
+}
+
+fn length<B: Body>(body: &B) -> Length {
+    if body.is_end_stream() || body.size_hint().exact().is_some() { Length::Known } else { Length::Unknown }
+}
+
+fn respond(mut response: Response<Incoming>, answered: Option<Answered>) -> Response<ProxyBody> {
+    if let Some(answered) = &answered {
+        answered.on_response();
+    }
+    head::response(response.headers_mut());
+    response.map(|body| ProxyBody::remote(body, answered))
+}
+
+fn log(key: &AgentKey, target: &TargetName, error: &Error) {
+    use ErrorKind as K;
+    // `Debug` escapes what a peer said.
+    let text: String = format!("{error:?}").chars().take(MAX_LOGGED).collect();
+    let kind = error.kind().as_str();
+    match error.kind() {
+        K::SessionLost | K::Replaced | K::Protocol | K::Overloaded | K::TooManyPendingDials | K::Internal => {
+            warn!(%key, %target, kind, error = text, "a request failed");
+        }
+        _ => debug!(%key, %target, kind, error = text, "a request failed"),
+    }
+}
+
+/// Forwards to the [`Destination`] in the request's extensions. Without one, which is a fault of the host's, the answer
+/// is 500.
+impl<B> Service<Request<B>> for Proxy<B>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Forwarding;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(())) // what may wait is bounded by the connection manager
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Forwarding {
+        let proxy = self.clone();
+        Forwarding(Box::pin(async move {
+            match request.extensions_mut().remove::<Destination>() {
+                Some(Destination { key, target }) => proxy.forward(&key, &target, request).await,
+                None => {
+                    warn!("a request came to a proxy without a destination");
+                    proxy.answer(&ErrorKind::Internal.into())
+                }
+            }
+        }))
+    }
+}
+
+/// The future of [`Proxy`] as a service. `Unpin` and `Send`.
+///
+/// # Cancel safety
+/// As [`Proxy::forward`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Forwarding(Pin<Box<dyn Future<Output = Response<ProxyBody>> + Send>>);
+
+impl Future for Forwarding {
+    type Output = Result<Response<ProxyBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarding").finish_non_exhaustive()
+    }
+}
+
+impl<B> Clone for Proxy<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B> fmt::Debug for Proxy<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("connman", &self.inner.connman)
+            .field("settings", &self.inner.settings)
+            .finish_non_exhaustive()
+    }
+}

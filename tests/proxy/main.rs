@@ -1,0 +1,9 @@
+//! How HTTP requests come through a proxy and a tunnel to a service, and how failures are answered.
+#![cfg(all(feature = "proxy", feature = "agent"))]
+
+mod bodies;
+mod errors;
+mod heads;
+mod sessions;
+mod support;
+mod upgrades;
