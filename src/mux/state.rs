@@ -345,8 +345,8 @@ impl State {
         ended.end(SessionEnd::Internal);
         self.closing = Some((CloseCode::INTERNAL, "internal error".into()));
         let fallen = mem::replace(&mut self.session, ended);
+        // Finds the end, and wakes all.
         self.settle();
-        self.wake_all();
         fallen
     }
 }

@@ -304,12 +304,14 @@ async fn panic_under_the_lock_ends_that_session_only() {
     let reader = tokio::spawn(async move { near.read(&mut [0; 1]).await });
     let opening = tokio::spawn(open(&pair.server));
     idle().await;
+    let start = tokio::time::Instant::now();
     let panicked = catch_unwind(AssertUnwindSafe(|| pair.server.shared().with(|_| panic!("on purpose"))));
     assert!(panicked.is_err());
-    assert_eq!(pair.server.ended(), Some(SessionEnd::Internal));
     let error = reader.await.unwrap().unwrap_err();
     assert_eq!(crate::error::Error::find(&error).unwrap().kind(), crate::error::ErrorKind::Internal);
     assert_eq!(opening.await.unwrap().unwrap_err().kind(), crate::error::ErrorKind::Internal);
+    assert_eq!(start.elapsed(), Duration::ZERO, "they were woken by the panic, not by a later timer");
+    assert_eq!(pair.server.ended(), Some(SessionEnd::Internal));
     assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(CloseCode::INTERNAL));
     assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::INTERNAL)));
 }

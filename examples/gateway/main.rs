@@ -1,0 +1,89 @@
+//! An axum app that sandboxes dial into, and through which callers reach them.
+//!
+//! ```sh
+//! cargo run --example gateway -- --listen 127.0.0.1:8080 --token secret
+//! curl http://127.0.0.1:8080/proxy/sandbox-1/
+//! ```
+
+mod app;
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::serve::ListenerExt;
+use clap::Parser;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use tokio::net::TcpListener;
+
+/// Reaches sandboxes that dial in over a WebSocket.
+#[derive(Parser)]
+struct Args {
+    /// Where to listen; port 0 picks one.
+    #[arg(long)]
+    listen: SocketAddr,
+    /// What sandboxes show to be let in.
+    #[arg(long, env = "RUNNER_TOKEN", hide_env_values = true)]
+    token: String,
+    /// What callers show to reach sandboxes; without it only callers from this machine do.
+    #[arg(long)]
+    caller_token: Option<String>,
+    /// For how long a sandbox that drops off is waited for.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// How long a sandbox may take to answer an open.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    dial_timeout: Duration,
+    /// How long a tunnel may be silent before it is asked for a sign of life.
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
+    ping_interval: Duration,
+    /// How long without one until it is held for dead.
+    #[arg(long, default_value = "45s", value_parser = humantime::parse_duration)]
+    dead_after: Duration,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
+    let args = Args::parse();
+    let seconds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
+        .install_recorder()?;
+    let (router, connman) = app::router(app::Settings {
+        token: args.token,
+        caller_token: args.caller_token,
+        grace: args.grace,
+        dial_timeout: args.dial_timeout,
+        ping_interval: args.ping_interval,
+        dead_after: args.dead_after,
+        metrics,
+    })?;
+    let listener = TcpListener::bind(args.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    // Without it small answers wait up to 40 ms for the peer's delayed ACK.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
+    let graceful = server.with_graceful_shutdown(async move {
+        terminated().await;
+        connman.shutdown(); // first: requests that run through tunnels end, and so their connections
+    });
+    // What is neither idle nor a tunnel by then is a caller that does not read.
+    tokio::select! {
+        ended = graceful => ended?,
+        () = async { terminated().await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
+    }
+    Ok(())
+}
+
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())
+}
+
+/// Resolves on SIGTERM and on Ctrl-C.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

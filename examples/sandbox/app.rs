@@ -1,0 +1,79 @@
+//! What a desktop offers: a screenshot, a stream of frames, a clipboard, commands.
+
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::{SinkExt, StreamExt};
+use tokio::{process::Command, time::MissedTickBehavior};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{picture, websocket};
+
+type Clipboard = Arc<Mutex<String>>;
+
+pub(crate) fn router() -> Router {
+    Router::new()
+        .route("/screenshot", get(screenshot))
+        .route("/ws/stream", get(stream))
+        .route("/clipboard", get(paste).put(copy))
+        .route("/exec", post(exec))
+        .with_state(Clipboard::default())
+}
+
+/// A PNG with the time on it.
+async fn screenshot() -> impl IntoResponse {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = format!("{:02}:{:02}:{:02}", now / 3600 % 24, now / 60 % 60, now % 60);
+    ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")], picture::png(&time))
+}
+
+/// Ten numbered frames a second, until the viewer leaves.
+async fn stream(request: Request) -> Response {
+    websocket::upgrade(request, |mut socket| async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut number = 0u64;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if socket.send(Message::text(format!("frame {number}"))).await.is_err() {
+                        return;
+                    }
+                    number += 1;
+                }
+                said = socket.next() => if !said.is_some_and(|said| said.is_ok_and(|said| !said.is_close())) {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+async fn paste(State(clipboard): State<Clipboard>) -> String {
+    clipboard.lock().expect("nobody panics with it").clone()
+}
+
+async fn copy(State(clipboard): State<Clipboard>, text: String) -> StatusCode {
+    *clipboard.lock().expect("nobody panics with it") = text;
+    StatusCode::NO_CONTENT
+}
+
+/// Runs the body as a shell command; the answer is what it printed, the status tells whether it succeeded.
+async fn exec(command: String) -> Response {
+    let child = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).kill_on_drop(true).output();
+    match child.await {
+        Ok(output) if output.status.success() => output.stdout.into_response(),
+        Ok(output) => (StatusCode::UNPROCESSABLE_ENTITY, output.stderr).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
