@@ -5,12 +5,13 @@ use std::iter::FusedIterator;
 use bytes::{Buf, Bytes};
 
 use super::{
+    code::{CloseCode, ResetCode},
     error::{DecodeError, DecodeErrorKind as Kind},
     fields::{Fields, Seen},
     frame::{
-        Bounds, CloseCode, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL, MAX_LABELS, MAX_MESSAGE,
-        MAX_METADATA, MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, MessageHead, Metadata, ResetCode,
-        SessionId, StreamId, Welcome,
+        Bounds, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL, MAX_LABELS, MAX_MESSAGE,
+        MAX_METADATA, MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, MessageHead, Metadata, SessionId,
+        StreamId, Welcome,
     },
     wire,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::frame::CloseCode;
+use super::code::CloseCode;
 
 /// Why a message does not parse, or parses and is forbidden wherever it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

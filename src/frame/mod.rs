@@ -19,6 +19,7 @@
     )
 )]
 
+mod code;
 mod decode;
 mod encode;
 mod error;
@@ -27,11 +28,11 @@ mod fields;
 mod frame;
 mod wire;
 
+pub use code::{CloseCode, ResetCode};
 pub use decode::{Frames, decode};
 pub(crate) use encode::data_head;
 pub use error::{DecodeError, DecodeErrorKind};
 pub use frame::{
-    Bounds, CloseCode, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL, MAX_LABELS, MAX_MESSAGE,
-    MAX_METADATA, MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, MessageHead, Metadata, ResetCode, SessionId,
-    StreamId, Welcome,
+    Bounds, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL, MAX_LABELS, MAX_MESSAGE, MAX_METADATA,
+    MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, MessageHead, Metadata, SessionId, StreamId, Welcome,
 };
