@@ -115,10 +115,6 @@ mod key;
 #[cfg(any(feature = "server", feature = "agent"))]
 mod link;
 #[cfg(any(feature = "server", feature = "agent"))]
-#[cfg_attr(
-    not(all(feature = "server", feature = "agent")),
-    expect(dead_code, reason = "both sides share it, and each uses its half")
-)]
 mod metrics;
 #[cfg(any(feature = "server", feature = "agent"))]
 #[cfg_attr(

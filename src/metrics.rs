@@ -219,6 +219,7 @@ pub(crate) fn record_agent_connect_failure(reason: &'static str) {
 }
 
 /// A callback of the host's panicked or hung.
+#[cfg(feature = "server")]
 pub(crate) fn record_callback_failure() {
     counter!(CALLBACK_FAILURES).increment(1);
 }

@@ -54,8 +54,6 @@ enum Word {
     Nothing,
     /// It takes the body.
     Continue,
-    /// It answered without the body, and that answer is being read.
-    Final,
     /// All is over.
     Over,
 }
@@ -83,13 +81,6 @@ fn expects_continue<B: Body>(request: &Request<B>) -> bool {
     let expect = request.headers().get(header::EXPECT);
     expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
         && !request.body().is_end_stream()
-}
-
-impl Answered {
-    /// The head of the response is here.
-    pub(super) fn on_response(&self) {
-        self.0.say(Word::Final);
-    }
 }
 
 impl Drop for Answered {
@@ -125,10 +116,7 @@ impl Wait {
             Word::Continue => return Poll::Ready(Ok(())),
             Word::Over => return Poll::Ready(Err(ErrorKind::Cancelled.into())),
             // In the section that looked, so that no word is missed.
-            Word::Nothing | Word::Final => state.waker = Some(cx.waker().clone()),
-        }
-        if state.word == Word::Final {
-            return Poll::Pending;
+            Word::Nothing => state.waker = Some(cx.waker().clone()),
         }
         drop(state);
         ready!(self.patience.as_mut().poll(cx));

@@ -188,8 +188,9 @@ where
             let dialled = !error.is_connect();
             failed(status::error_of(error), dialled)
         })?;
-        // The dial waited, or met a newer session: then the connection stands under the wrong one's name.
-        if (epoch.is_none() || self.inner.connman.epoch(key) != epoch)
+        // The dial waited, or met a newer session: then the connection stands under the wrong name, where it could
+        // outlive what it belongs to. The pool has it already, perhaps, but gives no poisoned one away.
+        if self.inner.connman.epoch(key) != epoch
             && let Some(connected) = &*connection.connection_metadata()
         {
             connected.poison();
@@ -232,9 +233,6 @@ fn length<B: Body>(body: &B) -> Length {
 }
 
 fn respond(mut response: Response<Incoming>, answered: Option<Answered>) -> Response<ProxyBody> {
-    if let Some(answered) = &answered {
-        answered.on_response();
-    }
     head::response(response.headers_mut());
     response.map(|body| ProxyBody::remote(body, answered))
 }

@@ -185,7 +185,7 @@ async fn b80_an_answer_instead_of_a_100_comes_alone_and_the_stream_is_given_up()
     let answer = exchange(&mut io, EXPECTING).await;
     assert!(answer.starts_with("HTTP/1.1 417 Expectation Failed\r\n"), "{answer}");
     let mut body = Vec::new();
-    io.read_to_end(&mut body).await.unwrap();
+    timeout(Duration::from_millis(100), io.read_to_end(&mut body)).await.unwrap().unwrap();
     assert_eq!(body, b"no");
     let rest = timeout(Duration::from_millis(100), end.recv()).await.unwrap().unwrap();
     assert!(rest.is_empty());

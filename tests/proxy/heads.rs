@@ -11,10 +11,10 @@ use hyper_util::{
 };
 use revdial::{
     TargetName,
-    proxy::{Destination, HostPolicy, Proxy, ProxyBuilder},
+    proxy::{HostPolicy, Proxy, ProxyBuilder},
 };
 
-use super::support::{EMPTY, agent, exchange, host, host_of, key, manager, serve_raw, verdict};
+use super::support::{EMPTY, agent, exchange, host, host_of, key, manager, serve_raw, to, verdict};
 
 /// What the service sees of a raw request.
 async fn seen(settings: impl FnOnce(ProxyBuilder) -> ProxyBuilder, request: &str) -> Vec<String> {
@@ -198,10 +198,7 @@ async fn http2_requests_go_out_as_http1() {
     let (listener, _agent) = agent(&connman).await;
     let mut heads = serve_raw(listener, EMPTY);
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let service = tower::util::MapRequest::new(builder.build(), |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Destination::new(key(), TargetName::default()));
-        request
-    });
+    let service = to(builder.build(), TargetName::default());
     let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     tokio::spawn(server.serve_connection(TokioIo::new(far), TowerToHyperService::new(service)));
     let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near));

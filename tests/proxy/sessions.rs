@@ -78,7 +78,7 @@ async fn a_replaced_session_gets_no_new_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b64_a_request_in_the_grace_waits_and_its_connection_is_not_kept() {
+async fn b64_a_request_in_the_grace_waits_and_its_connection_is_not_used_again() {
     let connman = ConnectionManager::builder().grace(FixedGrace::secs(30)).build();
     let (listener, running) = agent(&connman).await;
     named(listener, "old");
@@ -95,7 +95,7 @@ async fn b64_a_request_in_the_grace_waits_and_its_connection_is_not_kept() {
     };
     let (answer, (streams, _running)) = tokio::join!(ask(&proxy), back);
     assert_eq!(answer, "back");
-    // By connections of the new session's own.
+    // By a connection of the new session's own.
     assert_eq!((ask(&proxy).await, ask(&proxy).await), ("back".to_owned(), "back".to_owned()));
     assert_eq!(streams.load(Ordering::SeqCst), 2);
 }

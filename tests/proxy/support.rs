@@ -121,15 +121,34 @@ pub(crate) fn serve_host<T>(proxy: &Proxy<Incoming>, target: TargetName, io: T) 
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let proxy = proxy.clone();
-    let service = tower::util::MapRequest::new(proxy, move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Destination::new(key(), target.clone()));
-        request
-    });
-    let connection = server::Builder::new().serve_connection(io, TowerToHyperService::new(service)).with_upgrades();
+    let service = TowerToHyperService::new(to(proxy.clone(), target));
+    let connection = server::Builder::new().serve_connection(io, service).with_upgrades();
     async move {
         let _ = connection.await;
     }
+}
+
+/// The same as hyper serves it if one forgets to ask for upgrades.
+pub(crate) fn serve_host_without_upgrades<T>(proxy: &Proxy<Incoming>, io: T) -> impl Future<Output = ()> + use<T>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(to(proxy.clone(), TargetName::default()));
+    let connection = server::Builder::new().serve_connection(io, service);
+    async move {
+        let _ = connection.await;
+    }
+}
+
+/// The proxy as a service that sends everything to this target of `a`.
+pub(crate) fn to(
+    proxy: Proxy<Incoming>,
+    target: TargetName,
+) -> tower::util::MapRequest<Proxy<Incoming>, impl FnMut(Request<Incoming>) -> Request<Incoming> + Clone + Send> {
+    tower::util::MapRequest::new(proxy, move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Destination::new(key(), target.clone()));
+        request
+    })
 }
 
 /// Sends a request by hyper's client over a connection of its own.

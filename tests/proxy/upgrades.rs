@@ -6,7 +6,11 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
 use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use revdial::{TargetName, TunnelStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,7 +20,9 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::support::{agent, exchange, head, host, manager, send, serve_host, serve_streams, text};
+use super::support::{
+    agent, exchange, head, host, manager, send, serve_host, serve_host_without_upgrades, serve_streams, text, to,
+};
 
 const UPGRADE: &str = "GET /ws?x HTTP/1.1\r\nhost: gateway\r\nconnection: keep-alive, Upgrade\r\nupgrade: raw/1\r\n\
                        sec-websocket-key: abc\r\nx-forwarded-for: 6.6.6.6\r\n\r\n";
@@ -195,6 +201,26 @@ async fn what_a_hosts_transport_holds_back_is_flushed() {
     assert_eq!(&bytes, b"hello");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_host_without_upgrades_is_no_clean_end_for_the_service() {
+    let (connman, builder) = manager();
+    let (listener, _agent) = agent(&connman).await;
+    let (give, mut given) = mpsc::unbounded_channel();
+    serve_streams(listener, move |mut stream: TunnelStream| {
+        let give = give.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(SWITCHING.as_bytes()).await.unwrap();
+            give.send(AsyncReadExt::read_u8(&mut stream).await.unwrap_err().kind()).unwrap();
+        }
+    });
+    let (mut io, far) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(serve_host_without_upgrades(&builder.build(), TokioIo::new(far)));
+    exchange(&mut io, UPGRADE).await;
+    let end = timeout(Duration::from_millis(100), given.recv()).await;
+    assert_eq!(end, Ok(Some(io::ErrorKind::ConnectionReset)));
+}
+
 /// A client's socket, over loopback, of an upgraded connection, and the service's stream.
 async fn upgraded_over_tcp(auto: bool) -> (TcpStream, TunnelStream, impl Sized) {
     let (connman, builder) = manager();
@@ -213,16 +239,9 @@ async fn upgraded_over_tcp(auto: bool) -> (TcpStream, TunnelStream, impl Sized) 
     let mut client = TcpStream::connect(tcp.local_addr().unwrap()).await.unwrap();
     let (served, _) = tcp.accept().await.unwrap();
     if auto {
-        use hyper_util::{rt::TokioExecutor, server::conn::auto, service::TowerToHyperService};
-        use revdial::proxy::Destination;
-
-        let service = tower::util::MapRequest::new(proxy, |mut request: Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Destination::new(super::support::key(), TargetName::default()));
-            request
-        });
+        let service = TowerToHyperService::new(to(proxy, TargetName::default()));
         tokio::spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
-            let service = TowerToHyperService::new(service);
             let _ = builder.serve_connection_with_upgrades(TokioIo::new(served), service).await;
         });
     } else {
