@@ -55,20 +55,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .session(session)
         .insecure(args.insecure)
         .build()?;
-    let shutdown = agent.shutdown_handle();
+    let (shutdown, terminated) = (agent.shutdown_handle(), terminated()?);
     tokio::spawn(async move {
-        terminated().await;
+        terminated.await;
         shutdown.shutdown(DRAIN);
     });
     Ok(agent.forward(Targets::parse(args.forward)?).await?)
 }
 
-/// Resolves on SIGTERM and on Ctrl-C.
-async fn terminated() {
+/// Resolves on SIGTERM and on Ctrl-C, which end the process in no other way from this call on.
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }

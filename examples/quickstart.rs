@@ -26,9 +26,13 @@ use hyper_util::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use revdial::agent::{Agent, AgentStatus};
 use tokio::{net::TcpListener, time::timeout};
+use tokio_tungstenite::connect_async_with_config;
 
 /// No step takes this long on one machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Small messages go out at once, on every socket.
+const NODELAY: bool = true;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("a screenshot of desktop-ada, {} bytes, is in {}", png.len(), file.display());
 
     let url = format!("ws://{addr}/api/v1/external-agents/bob/ws/stream");
-    let (mut frames, _) = timeout(PATIENCE, tokio_tungstenite::connect_async(url)).await??;
+    let (mut frames, _) = timeout(PATIENCE, connect_async_with_config(url, None, NODELAY)).await??;
     let mut seen = 0;
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     while let Ok(Some(frame)) = tokio::time::timeout_at(end, frames.next()).await {
@@ -79,7 +83,7 @@ async fn start_gateway() -> Result<SocketAddr, Box<dyn std::error::Error>> {
     })?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(NODELAY)));
     tokio::spawn(axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).into_future());
     Ok(addr)
 }
@@ -97,6 +101,6 @@ async fn start_sandbox(gateway: SocketAddr, key: &str) -> Result<(), Box<dyn std
 
 fn nodelay() -> HttpConnector {
     let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
+    connector.set_nodelay(NODELAY);
     connector
 }

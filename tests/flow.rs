@@ -115,6 +115,14 @@ fn m63_accept_wakes_the_writer_of_early_data() {
     let stream = hand.open_only();
     hand.write(stream, &[7; 16 * KIB]).unwrap();
     assert_eq!(hand.write(stream, b"x"), Ok(None));
+    hand.say(&[Frame::Accept { stream, credit: 16 * KIB as u64 }]).unwrap();
+    assert_eq!(hand.events(), [Event::Answered(stream)], "no more than it had");
+    hand.say(&[Frame::Credit { stream, offset: 16 * KIB as u64 + 1 }]).unwrap();
+    assert_eq!(hand.events(), [Event::Writable(stream)]);
+
+    let stream = hand.open_only();
+    hand.write(stream, &[7; 16 * KIB]).unwrap();
+    assert_eq!(hand.write(stream, b"x"), Ok(None));
     hand.say(&[Frame::Accept { stream, credit: 16 * KIB as u64 + 1 }]).unwrap();
     assert_eq!(hand.events(), [Event::Answered(stream), Event::Writable(stream)]);
 }
@@ -178,6 +186,11 @@ fn m71_each_stream_is_given_its_base_and_an_eighth_of_what_is_free() {
         }
         assert!(sum <= 1024 * KIB as u64);
     }
+}
+
+#[test]
+fn what_is_announced_by_default_is_what_is_meant_when_nothing_is() {
+    assert_eq!(SessionConfig::default().bounds(), Bounds::default());
 }
 
 #[test]
@@ -316,6 +329,39 @@ fn a_stream_queues_its_cap_and_its_writer_is_woken_when_half_of_it_has_left() {
     hand.hear();
     assert_eq!(hand.events(), [], "once");
     assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(256 * KIB)));
+}
+
+#[test]
+fn a_writer_that_waits_for_the_bound_is_not_woken_by_its_queue() {
+    let config = SessionConfig { send_bound: 512 * KIB, ..SessionConfig::default() };
+    let mut hand = Hand::with(Role::Server, config, Bounds::default());
+    let id = hand.open();
+    assert!(hand.write(id, &[7; 300 * KIB]).unwrap().unwrap() < 256 * KIB);
+    assert_eq!(hand.write(id, b"x"), Ok(None));
+    hand.hear();
+    assert_eq!(hand.events(), []);
+    hand.say_apart(&[]).unwrap();
+    assert_eq!(hand.events(), [Event::Writable(id)]);
+}
+
+#[test]
+fn writers_are_woken_when_there_is_room_worth_it() {
+    let mut bounds = Bounds::default();
+    bounds.max_message = 1024;
+    let mut hand =
+        Hand::with(Role::Server, SessionConfig { send_bound: 512 * KIB, ..SessionConfig::default() }, bounds);
+    let id = hand.open();
+    let acked = hand.heard;
+    while hand.write(id, &[7; KIB]).unwrap().is_some() {
+        hand.hear();
+    }
+    let heard = std::mem::replace(&mut hand.heard, acked + 40);
+    hand.say_apart(&[]).unwrap();
+    assert_eq!(hand.events(), []);
+    assert_eq!(hand.write(id, b"x"), Ok(None), "and until then it is nobody's");
+    hand.heard = heard;
+    hand.say_apart(&[]).unwrap();
+    assert_eq!(hand.events(), [Event::Writable(id)]);
 }
 
 #[test]

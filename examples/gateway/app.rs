@@ -51,7 +51,10 @@ pub(crate) fn router(settings: Settings) -> Result<(Router, ConnectionManager), 
     let tunnels = RevDialLayer::new(connman.clone(), KnownPeer(SharedBearer::new(settings.token)?)).session(session)?;
     let app = App {
         connman: connman.clone(),
-        proxy: Proxy::new(connman.clone()),
+        // For X-Forwarded-For.
+        proxy: Proxy::builder(connman.clone())
+            .peer(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip()))
+            .build(),
         metrics: settings.metrics,
         caller_token: settings.caller_token.map(SharedBearer::new).transpose()?,
     };
@@ -102,12 +105,11 @@ async fn callers_only(
 /// `/proxy/{key}/{path}` and `/proxy/{target}~{key}/{path}`.
 async fn by_path(State(app): State<App>, request: Request) -> Response {
     // The path as it came: an extractor would decode it, and a sandbox shall see what the caller sent.
-    let path = request.uri().path_and_query().map_or("", |path| path.as_str()).trim_start_matches("/proxy/");
-    let (name, rest) = path.split_at(path.find(['/', '?']).unwrap_or(path.len()));
+    let path = request.uri().path().strip_prefix("/proxy/").unwrap_or_default();
+    let (name, path) = path.split_at(path.find('/').unwrap_or(path.len()));
     let (target, key) = name.split_once('~').unwrap_or(("", name));
-    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-    let (key, target) = (key.to_owned(), target.to_owned());
-    forward(&app, &key, &target, &rest, request).await
+    let (target, key, path) = (target.to_owned(), key.to_owned(), if path.is_empty() { "/" } else { path }.to_owned());
+    forward(&app, &key, &target, &path, request).await
 }
 
 async fn screenshot(State(app): State<App>, Path(session): Path<String>, request: Request) -> Response {
@@ -118,12 +120,18 @@ async fn stream(State(app): State<App>, Path(session): Path<String>, request: Re
     forward(&app, &format!("desktop-{session}"), "", "/ws/stream", request).await
 }
 
+/// Sends the request to another path; its query stays, and its authority, which the proxy holds against `Host`.
 async fn forward(app: &App, key: &str, target: &str, path: &str, mut request: Request) -> Response {
-    let (Ok(key), Ok(target), Ok(uri)) = (key.parse::<AgentKey>(), target.parse::<TargetName>(), path.parse::<Uri>())
-    else {
+    let mut uri = request.uri().clone().into_parts();
+    let path = request.uri().query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let (Ok(key), Ok(target), Ok(path)) = (key.parse::<AgentKey>(), target.parse::<TargetName>(), path.parse()) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    *request.uri_mut() = uri;
+    uri.path_and_query = Some(path);
+    match Uri::from_parts(uri) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return StatusCode::BAD_REQUEST.into_response(),
+    }
     app.proxy.forward(&key, &target, request).await.into_response()
 }
 

@@ -10,9 +10,12 @@ mod app;
 use std::{net::SocketAddr, time::Duration};
 
 use axum::serve::ListenerExt;
-use clap::Parser;
+use clap::{Parser, builder::NonEmptyStringValueParser};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
+
+/// How long callers may take to read the end when the gateway is told to stop.
+const OVERDUE: Duration = Duration::from_secs(5);
 
 /// Reaches sandboxes that dial in over a WebSocket.
 #[derive(Parser)]
@@ -21,10 +24,10 @@ struct Args {
     #[arg(long)]
     listen: SocketAddr,
     /// What sandboxes show to be let in.
-    #[arg(long, env = "RUNNER_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "RUNNER_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     token: String,
     /// What callers show to reach sandboxes; without it only callers from this machine do.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     caller_token: Option<String>,
     /// For how long a sandbox that drops off is waited for.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
@@ -40,6 +43,9 @@ struct Args {
     dead_after: Duration,
 }
 
+/// How often what histograms were told is summed up; it takes memory until then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
@@ -48,6 +54,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
         .install_recorder()?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
     let (router, connman) = app::router(app::Settings {
         token: args.token,
         caller_token: args.caller_token,
@@ -57,19 +70,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dead_after: args.dead_after,
         metrics,
     })?;
-    let listener = TcpListener::bind(args.listen).await?;
+    let (terminated, overdue) = (terminated()?, terminated()?);
+    let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("--listen {}: {why}", args.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
     // Without it small answers wait up to 40 ms for the peer's delayed ACK.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
     let graceful = server.with_graceful_shutdown(async move {
-        terminated().await;
+        terminated.await;
         connman.shutdown(); // first: requests that run through tunnels end, and so their connections
     });
     // What is neither idle nor a tunnel by then is a caller that does not read.
     tokio::select! {
         ended = graceful => ended?,
-        () = async { terminated().await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
+        () = async { overdue.await; tokio::time::sleep(OVERDUE).await } => {}
     }
     Ok(())
 }
@@ -78,12 +92,14 @@ fn filter() -> tracing_subscriber::EnvFilter {
     tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())
 }
 
-/// Resolves on SIGTERM and on Ctrl-C.
-async fn terminated() {
+/// Resolves on SIGTERM and on Ctrl-C, which end the process in no other way from this call on.
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).expect("a handler for SIGTERM");
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }

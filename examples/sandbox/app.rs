@@ -37,7 +37,7 @@ async fn screenshot() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")], picture::png(&time))
 }
 
-/// Ten numbered frames a second, until the viewer leaves.
+/// Ten numbered frames a second, and what the viewer says back to it, until it leaves.
 async fn stream(request: Request) -> Response {
     websocket::upgrade(request, |mut socket| async move {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -51,8 +51,12 @@ async fn stream(request: Request) -> Response {
                     }
                     number += 1;
                 }
-                said = socket.next() => if !said.is_some_and(|said| said.is_ok_and(|said| !said.is_close())) {
-                    return;
+                said = socket.next() => match said {
+                    Some(Ok(Message::Text(text))) => if socket.send(Message::Text(text)).await.is_err() {
+                        return;
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {}
                 }
             }
         }

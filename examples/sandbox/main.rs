@@ -14,6 +14,9 @@ use std::time::Duration;
 use clap::Parser;
 use revdial::agent::Agent;
 
+/// How long running streams may finish when the sandbox is told to stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// A desktop's services, reached through a gateway.
 #[derive(Parser)]
 struct Args {
@@ -37,12 +40,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .token(args.token)
         .agent_version(concat!("revdial-sandbox/", env!("CARGO_PKG_VERSION")))
         .build()?;
-    let shutdown = agent.shutdown_handle();
+    let (shutdown, terminated) = (agent.shutdown_handle(), terminated()?);
     tokio::spawn(async move {
-        drop(tokio::signal::ctrl_c().await);
-        shutdown.shutdown(Duration::from_secs(1));
+        terminated.await;
+        shutdown.shutdown(DRAIN);
     });
     let (listener, run) = agent.listen();
     tokio::spawn(axum::serve(listener, app::router()).into_future());
     Ok(run.await?)
+}
+
+/// Resolves on SIGTERM and on Ctrl-C, which end the process in no other way from this call on.
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }

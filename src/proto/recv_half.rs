@@ -270,6 +270,29 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_that_pins_much_more_than_itself_is_copied() {
+        let mut half = RecvHalf::new(1 << 20);
+        let message = Bytes::from(vec![7; 64 * 1024]);
+        half.on_data(message.slice(..16 * 1024 - 1), message.len()).unwrap();
+        half.on_data(message.slice(..16 * 1024), message.len()).unwrap();
+        let [copied, kept] = [(), ()].map(|()| match read(&mut half) {
+            Ok(Read::Bytes(bytes)) => bytes.as_ptr(),
+            other => panic!("{other:?}"),
+        });
+        assert!(!message.as_ptr_range().contains(&copied) && message.as_ptr_range().contains(&kept));
+    }
+
+    #[test]
+    fn copies_are_joined_up_to_16_kib() {
+        let mut half = RecvHalf::new(1 << 20);
+        for _ in 0..100 {
+            half.on_data(Bytes::from_static(&[7; 1000]), 1024).unwrap();
+        }
+        let Ok(Read::Bytes(bytes)) = read(&mut half) else { panic!("bytes expected") };
+        assert_eq!(bytes.len(), 16_000);
+    }
+
+    #[test]
     fn a_discarding_half_still_holds_the_peer_to_its_credit() {
         let mut half = RecvHalf::new(4);
         half.discard();

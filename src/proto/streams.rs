@@ -59,14 +59,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Whether it can be forgotten: nobody holds it, nothing is to be sent, nothing will arrive.
+    /// Whether it can be forgotten: nobody holds it, nothing is to be sent, nothing will arrive. (STOP is due only
+    /// while something may.)
     fn is_over(&self) -> bool {
-        !self.held
-            && self.due.open.is_none()
-            && self.due.reset.is_none()
-            && self.due.stop.is_none()
-            && self.send.is_done()
-            && self.recv.is_done()
+        !self.held && self.due.open.is_none() && self.due.reset.is_none() && self.send.is_done() && self.recv.is_done()
     }
 }
 

@@ -70,7 +70,7 @@ impl RecvView<'_> {
         if let Ok(Read::Bytes(bytes)) = &outcome {
             session.stats.unread_bytes = session.stats.unread_bytes.saturating_sub(bytes.len());
         }
-        if effect.credit_due && session.ended.is_none() {
+        if effect.credit_due {
             stream.due.credit = true;
             session.schedule.control(self.id, stream);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use revdial::{
     frame::{Bounds, CloseCode, Frame, Metadata, ResetCode, decode},
-    proto::{DeadCause, Event, OpenError, Opened, Read, Role, SessionConfig, SessionEnd, StreamError},
+    proto::{DeadCause, Event, OpenError, Opened, Read, Role, Session, SessionConfig, SessionEnd, StreamError},
 };
 
 use crate::hand::{Hand, ROLES, carried, data, frames, message, open_frame};
@@ -168,6 +168,7 @@ fn m49_an_ack_leaves_alone_after_40_ms() {
         assert_eq!(hand.hear_messages().len(), 0);
         assert_eq!(hand.session.poll_timeout(), Some(hand.now + Duration::from_millis(40)));
         hand.advance(Duration::from_millis(39));
+        hand.say(&[data(id, *b"does not put it off")]).unwrap();
         assert_eq!(hand.hear_messages().len(), 0);
         hand.advance(Duration::from_millis(1));
         assert_eq!(hand.hear_messages(), [message(0, hand.said, &[])]);
@@ -199,7 +200,7 @@ fn m49_an_ack_travels_with_any_message() {
     let [message] = &hand.hear_messages()[..] else { panic!("one message") };
     assert_eq!(decode(message.clone()).unwrap().0.received, hand.said);
     hand.advance(Duration::from_millis(41));
-    assert_eq!(hand.hear(), [], "so that none is due");
+    assert_eq!(hand.hear_messages().len(), 0, "so that none is due");
 }
 
 #[test]
@@ -227,9 +228,10 @@ fn m49_an_ack_is_not_held_up_or_swallowed_by_a_replay_whose_heads_are_old() {
     let old = hand.session.poll_transmit(hand.now).unwrap();
     assert!(decode(old).unwrap().0.received < hand.said);
     hand.advance(Duration::from_millis(40));
+    hand.write(id, b"new").unwrap();
     let ack = hand.session.poll_transmit(hand.now).unwrap();
     assert_eq!(ack, message(0, hand.said, &[]));
-    assert_eq!(hand.hear_messages().len(), 2, "the rest of the replay");
+    assert_eq!(hand.hear_messages().len(), 3, "the rest of the replay, and what is new");
 }
 
 #[test]
@@ -379,7 +381,66 @@ fn b65_what_is_given_up_in_a_pause_is_freed_at_once() {
         assert_eq!((hand.session.stats().streams, hand.session.stats().buffered_bytes), (0, 0));
     }
     hand.session.link_up(hand.now, 0).unwrap();
-    assert!(matches!(hand.hear()[..], [Frame::Ping(_)]));
+    assert!(matches!(frames(hand.session.poll_transmit(hand.now).unwrap())[..], [Frame::Ping(_)]));
+    assert!(!hand.session.wants_transmit());
+    assert_eq!(hand.hear(), []);
+}
+
+#[test]
+fn m48_with_nothing_kept_one_message_may_always_be_made() {
+    let now = std::time::Instant::now();
+    let config = SessionConfig { send_bound: 1024, send_reserve: 0, ..SessionConfig::default() }; // not a valid one
+    let mut session = Session::new(Role::Server, config, Bounds::default(), 1);
+    session.link_up(now, 0).unwrap();
+    let id = session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
+    let written = session.send(id).unwrap().write(&[7; 1024]).unwrap().unwrap();
+    assert!(written > 512);
+    let sent = std::iter::from_fn(|| session.poll_transmit(now)).flat_map(frames).collect::<Vec<_>>();
+    assert_eq!(carried(&sent, id), written);
+    assert_eq!(session.send(id).unwrap().write(&[7]), Ok(None));
+    session.handle_message(now, message(0, 1, &[])).unwrap();
+    session.reset(id, ResetCode::CANCELLED, "");
+    assert!(session.poll_transmit(now).is_some());
+}
+
+#[test]
+fn m48_the_reserve_is_not_for_data_and_what_waits_for_it_is_not_overtaken() {
+    let config = SessionConfig { send_bound: 4096 + 131_120, send_reserve: 4096, ..SessionConfig::default() };
+    for opens in [false, true] {
+        let mut hand = Hand::with(Role::Server, config.clone(), Bounds::default());
+        let bulk = hand.open();
+        let others: Vec<_> = (0..40).map(|_| hand.open()).collect();
+        hand.session.link_down(hand.now);
+        let written = hand.write(bulk, &[7; 256 * KIB]).unwrap().unwrap();
+        for id in others {
+            hand.session.reset(id, ResetCode::INTERNAL, &"r".repeat(256));
+        }
+        hand.session.link_up(hand.now, hand.heard).unwrap();
+        let [ping, resets] = [(), ()].map(|()| frames(hand.session.poll_transmit(hand.now).unwrap()));
+        assert!(ping.len() == 1 && resets.len() == 41 && carried(&resets, bulk) > 0);
+        if opens {
+            let id = hand.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
+            assert_eq!(hand.hear(), [], "more than the reserve is kept");
+            hand.heard += 1;
+            hand.say_apart(&[]).unwrap();
+            assert!(matches!(hand.hear()[0], Frame::Open { stream, .. } if stream == id));
+        } else {
+            let queued = written - carried(&resets, bulk) - carried(&hand.hear(), bulk);
+            assert!(queued > 0 && hand.session.stats().buffered_bytes - queued <= 131_120);
+        }
+    }
+}
+
+#[test]
+fn an_end_leaves_nothing_to_send_and_nothing_kept() {
+    let mut hand = Hand::new(Role::Server);
+    let id = hand.open();
+    hand.write(id, b"abc").unwrap();
+    hand.hear();
+    hand.session.shutdown(CloseCode::NORMAL, "");
+    hand.say_without_ack(&[Frame::Close { code: CloseCode::RESTART, reason: String::new() }]);
+    assert!(!hand.session.wants_transmit());
+    assert_eq!(hand.session.stats().buffered_bytes, 0);
 }
 
 #[test]

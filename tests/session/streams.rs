@@ -393,6 +393,28 @@ fn m74_dropping_a_handle_delivers_what_was_written_then_the_end_and_stops_the_pe
 }
 
 #[test]
+fn m74_stop_of_a_stream_without_data_ends_it_at_what_was_sent() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let stream = hand.open();
+        hand.write(stream, b"abc").unwrap();
+        hand.hear();
+        hand.say(&[stop(stream)]).unwrap();
+        assert_eq!(hand.hear(), [fin(stream, 3)]);
+    }
+}
+
+#[test]
+fn m74_a_peer_that_finishes_meanwhile_is_not_stopped() {
+    let mut hand = Hand::new(Role::Server);
+    let stream = hand.open();
+    hand.session.detach(stream);
+    hand.say(&[fin(stream, 0)]).unwrap();
+    assert_eq!(hand.hear(), [fin(stream, 0)]);
+    assert_eq!(hand.session.stats().streams, 0);
+}
+
+#[test]
 fn m75_reset_destroys_nothing_that_arrived_and_is_not_answered() {
     for role in ROLES {
         let mut hand = Hand::new(role);
@@ -426,6 +448,39 @@ fn m75_b47_a_reset_of_an_unknown_code_is_a_reset() {
 }
 
 #[test]
+fn m75_nothing_follows_a_reset_of_the_peer() {
+    let mut hand = Hand::new(Role::Agent);
+    let (taken, dropped) = (hand.open_only(), hand.open());
+    hand.hear();
+    hand.session.accept(taken).unwrap();
+    hand.session.detach(dropped);
+    hand.say(&[reset(taken, ResetCode::CANCELLED), reset(dropped, ResetCode::CANCELLED)]).unwrap();
+    assert_eq!(hand.hear(), [], "neither ACCEPT nor STOP");
+    assert_eq!(hand.session.stats().streams, 1, "one is held");
+}
+
+#[test]
+fn nobody_is_told_of_a_stream_that_nobody_holds() {
+    let mut hand = Hand::new(Role::Server);
+    let stream = hand.open();
+    assert_eq!(hand.read(stream), Ok(Read::Blocked));
+    hand.session.detach(stream);
+    hand.say(&[stop(stream), fin(stream, 0)]).unwrap();
+    assert_eq!(hand.events(), []);
+}
+
+#[test]
+fn m61_an_open_that_is_given_up_before_it_left_makes_room_for_another() {
+    let mut hand =
+        Hand::with(Role::Server, SessionConfig { max_opens: 1, ..SessionConfig::default() }, Bounds::default());
+    let stream = try_open(&mut hand, "").unwrap();
+    assert_eq!(try_open(&mut hand, ""), Err(OpenError::TooManyOpens));
+    hand.session.detach(stream);
+    assert_eq!(hand.events(), [Event::OpensAvailable]);
+    try_open(&mut hand, "").unwrap();
+}
+
+#[test]
 fn m75_a_reset_that_crosses_another_leaves_once() {
     for role in ROLES {
         let mut hand = Hand::new(role);
@@ -435,6 +490,11 @@ fn m75_a_reset_that_crosses_another_leaves_once() {
         hand.say(&[reset(stream, ResetCode::CANCELLED)]).unwrap();
         assert_eq!(hand.hear(), [], "both sides know");
         assert_eq!(hand.session.stats().streams, 0);
+
+        let stream = hand.open();
+        hand.session.detach(stream);
+        hand.session.reset(stream, ResetCode::INTERNAL, "why");
+        assert_eq!(hand.hear(), [reset(stream, ResetCode::INTERNAL)], "and says all there is to say");
 
         let stream = hand.open();
         hand.finish(stream);
@@ -455,6 +515,15 @@ fn b48_a_reset_leaves_other_streams_alone() {
     assert_eq!(hand.hear(), [reset(one, ResetCode::INTERNAL), data(two, *b"sent")]);
     hand.say(&[data(two, *b"x")]).unwrap();
     assert_eq!(hand.read(two), Ok(Read::Bytes("x".into())));
+}
+
+#[test]
+fn a_stream_that_is_reset_untaken_hides_none_behind_it() {
+    let mut hand = Hand::new(Role::Agent);
+    hand.say(&[open_frame(1), open_frame(2)]).unwrap();
+    hand.session.reset(id(1), ResetCode::CANCELLED, "");
+    hand.hear();
+    assert_eq!(hand.session.incoming().unwrap().stream, id(2));
 }
 
 #[test]

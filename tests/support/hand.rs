@@ -139,6 +139,7 @@ impl Hand {
         self.session.drain(CloseCode::DRAINED, Duration::ZERO, Duration::ZERO, "");
         self.session.shutdown(CloseCode::NORMAL, "");
         self.session.handle_activity(self.now);
+        assert_eq!(self.session.poll_timeout(), None);
         self.advance(Duration::from_secs(100));
         assert_eq!(self.say_apart(&[Frame::Ping([0; 8])]), Ok(()));
         assert_eq!(self.hear(), []);

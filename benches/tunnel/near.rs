@@ -1,0 +1,155 @@
+//! The near side: the gateway with its connection manager, and open pipes to the far side over each carrier.
+
+use std::net::SocketAddr;
+
+use axum::{Router, serve::ListenerExt};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use revdial::{
+    AgentKey, TargetName,
+    connector::RevDialConnector,
+    connman::ConnectionManager,
+    server::{RevDialLayer, SharedBearer},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_tungstenite::{WebSocketStream, accept_async};
+
+use super::far::{self, Addresses};
+
+/// What carries the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// A stream of ours, dialled with the agent's word that it took it.
+    Tunnel,
+    /// A stream of ours, on which data follows OPEN at once.
+    EarlyTunnel,
+    /// A TCP connection to the far side, as if there were no need for a tunnel.
+    Tcp,
+    /// The messages of a WebSocket, as if one pipe were enough.
+    WebSocket,
+}
+
+impl Carrier {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::EarlyTunnel => "tunnel, early data",
+            Self::Tcp => "TCP",
+            Self::WebSocket => "WebSocket",
+        }
+    }
+}
+
+/// A byte pipe to the far side.
+pub(crate) trait Pipe: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<P: AsyncRead + AsyncWrite + Send + Sync + Unpin> Pipe for P {}
+
+/// All that is open between the two sides.
+pub(crate) struct Near {
+    key: AgentKey,
+    connman: ConnectionManager,
+    far: Addresses,
+    /// Open streams of ours.
+    pub(crate) tunnel: Vec<Box<dyn Pipe>>,
+    /// Open TCP connections.
+    pub(crate) tcp: Vec<Box<dyn Pipe>>,
+    /// The one WebSocket, of which this is the server.
+    pub(crate) websocket: WebSocketStream<TcpStream>,
+    /// Pools streams of ours.
+    pub(crate) tunnel_client: Client<RevDialConnector, Empty<Bytes>>,
+    /// Pools TCP connections.
+    pub(crate) tcp_client: Client<HttpConnector, Empty<Bytes>>,
+}
+
+/// Open pipes of each sort.
+const PIPES: usize = 8;
+
+impl Near {
+    /// Starts both sides and connects them.
+    pub(crate) async fn connect() -> Self {
+        let connman = ConnectionManager::new();
+        let gateway = serve(connman.clone()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let far = far::start(gateway, listener.local_addr().expect("a bound listener"));
+        let (stream, _) = listener.accept().await.expect("the far side dials");
+        stream.set_nodelay(true).expect("a TCP socket");
+        let websocket = accept_async(stream).await.expect("a handshake");
+
+        let key: AgentKey = far::KEY.parse().expect("a key");
+        while connman.epoch(&key).is_none() {
+            tokio::task::yield_now().await;
+        }
+        let mut tcp_connector = HttpConnector::new();
+        tcp_connector.set_nodelay(true);
+        let mut near = Self {
+            key,
+            far,
+            tunnel: Vec::new(),
+            tcp: Vec::new(),
+            websocket,
+            tunnel_client: Client::builder(TokioExecutor::new()).build(RevDialConnector::new(connman.clone())),
+            tcp_client: Client::builder(TokioExecutor::new()).build(tcp_connector),
+            connman,
+        };
+        for _ in 0..PIPES {
+            near.tunnel.push(near.dial(Carrier::Tunnel).await);
+            near.tcp.push(near.dial(Carrier::Tcp).await);
+        }
+        near
+    }
+
+    /// A new pipe.
+    pub(crate) async fn dial(&self, carrier: Carrier) -> Box<dyn Pipe> {
+        match carrier {
+            Carrier::Tunnel | Carrier::EarlyTunnel => {
+                let dial = self.connman.dial(&self.key, &TargetName::default());
+                Box::new(dial.early_data(carrier == Carrier::EarlyTunnel).await.expect("the agent is there"))
+            }
+            Carrier::Tcp => {
+                let stream = TcpStream::connect(self.far.commands).await.expect("the far side listens");
+                stream.set_nodelay(true).expect("a TCP socket");
+                // Thousands of closed connections in TIME_WAIT would use up the ports; it makes TCP's close cheaper.
+                stream.set_zero_linger().expect("a TCP socket");
+                Box::new(stream)
+            }
+            Carrier::WebSocket => unreachable!("there is one WebSocket"),
+        }
+    }
+
+    /// The open pipes of a carrier.
+    pub(crate) fn pipes(&mut self, carrier: Carrier) -> &mut Vec<Box<dyn Pipe>> {
+        match carrier {
+            Carrier::Tunnel | Carrier::EarlyTunnel => &mut self.tunnel,
+            Carrier::Tcp => &mut self.tcp,
+            Carrier::WebSocket => unreachable!("a WebSocket is no pipe"),
+        }
+    }
+
+    /// Where a GET over this carrier goes.
+    pub(crate) fn uri(&self, carrier: Carrier) -> hyper::Uri {
+        let uri = match carrier {
+            Carrier::Tcp => format!("http://{}/", self.far.http),
+            _ => format!("http://{}~{}/", far::HTTP, self.key),
+        };
+        uri.parse().expect("a URI")
+    }
+}
+
+/// An axum app with the layer, on a port of its own.
+async fn serve(connman: ConnectionManager) -> SocketAddr {
+    let layer = RevDialLayer::new(connman, SharedBearer::new(far::TOKEN).expect("a token"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("a bound listener");
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a TCP socket"));
+    let app = Router::new().layer(layer);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
