@@ -282,6 +282,7 @@ impl From<StreamError> for Error {
                 _ => ErrorKind::PeerReset,
             },
             StreamError::Stopped(_) => ErrorKind::PeerReset,
+            StreamError::Unanswered => ErrorKind::DialTimeout,
             StreamError::Finished => ErrorKind::InvalidInput,
         };
         Self::with_source(kind, error)

@@ -10,6 +10,8 @@ mod links;
 mod malformed;
 #[path = "session/messages.rs"]
 mod messages;
+#[path = "session/opens.rs"]
+mod opens;
 #[path = "session/owner.rs"]
 mod owner;
 #[path = "session/streams.rs"]

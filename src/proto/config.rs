@@ -50,6 +50,9 @@ pub struct SessionConfig {
     /// How long without a byte, or without a new ack while messages are outstanding, a link is held for alive.
     /// Default 45 s, three pings.
     pub dead_after: Duration,
+    /// How long the agent may take to answer an OPEN, while there is a link. Default 10 s, twice what it gives its
+    /// own connect.
+    pub accept_timeout: Duration,
     /// The longest time that an ack waits for a message to travel with. Default 40 ms.
     pub ack_delay: Duration,
     /// The most bytes received before an ack leaves alone. Default 64 KiB.
@@ -59,7 +62,8 @@ pub struct SessionConfig {
     pub tiny_frames: u32,
     /// PINGs a second that are answered; a burst of five seconds' worth is allowed. Default 20.
     pub pings_per_second: u32,
-    /// RESETs a second, likewise. Default 1,000.
+    /// RESETs a second of streams that the peer opened or that are past, likewise; this side sends half as many, and
+    /// puts the rest off. Default 1,000.
     pub resets_per_second: u32,
     /// Unknown frames a minute, likewise. Default 1,000.
     pub unknown_per_minute: u32,
@@ -78,6 +82,7 @@ impl Default for SessionConfig {
             lent_credit: LENT_CREDIT as u32,
             ping_interval: Duration::from_secs(15),
             dead_after: Duration::from_secs(45),
+            accept_timeout: Duration::from_secs(10),
             ack_delay: Duration::from_millis(40),
             ack_bytes: 64 * KIB,
             tiny_frames: 1024 * 1024,
@@ -104,6 +109,7 @@ impl SessionConfig {
             ("recv_budget", (self.max_streams as usize).saturating_mul(self.base_credit as usize) <= self.recv_budget),
             ("ping_interval", !self.ping_interval.is_zero()),
             ("dead_after", self.dead_after > self.ping_interval),
+            ("accept_timeout", !self.accept_timeout.is_zero()),
             ("ack_delay", self.ack_delay < self.dead_after),
             ("ack_bytes", self.ack_bytes >= 1),
             ("tiny_frames", self.tiny_frames >= 1),

@@ -95,6 +95,8 @@ pub enum StreamError {
     },
     /// The peer reads no more of it and has nothing more to say.
     Stopped(ResetCode),
+    /// The peer did not answer its OPEN in time.
+    Unanswered,
     /// Written after this side's end was declared.
     Finished,
     /// Its session ended.
@@ -106,6 +108,7 @@ impl fmt::Display for StreamError {
         match self {
             Self::Reset { code, .. } => write!(f, "the peer reset the stream: {code}"),
             Self::Stopped(code) => write!(f, "the peer stopped reading: {code}"),
+            Self::Unanswered => f.write_str("the peer did not answer the open in time"),
             Self::Finished => f.write_str("written after the end of the stream was declared"),
             Self::Session(end) => end.fmt(f),
         }

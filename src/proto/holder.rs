@@ -95,6 +95,14 @@ impl Session {
         }
     }
 
+    /// The peer has not answered an open in time: its handle learns so, the peer is told.
+    pub(super) fn give_up(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.due.reset = Some(Box::new((ResetCode::CANCELLED, "not answered in time".to_owned())));
+        self.fail_stream(id, &StreamError::Unanswered);
+        self.has_control(id);
+    }
+
     /// Gives up a handle: what was written is delivered, then FIN; STOP goes out if the peer has not finished. An
     /// incoming stream that was not accepted is refused. Again is no fault.
     pub fn detach(&mut self, id: StreamId) {

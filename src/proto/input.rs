@@ -200,9 +200,14 @@ impl Session {
     }
 
     fn on_reset(&mut self, now: Instant, id: StreamId, code: ResetCode, reason: &str) -> Result<(), Violation> {
-        self.floods.resets.spend(now)?;
+        let of_ours = self.role == Role::Server && self.streams.known(id)?.is_some();
+        if !of_ours {
+            // Of the streams that this side opened, and still has, there are no more RESETs than its own opens.
+            self.floods.resets.spend(now)?;
+        }
         let Some(stream) = self.streams.known(id)? else { return self.late() };
         stream.due.reset = None; // both sides know now
+        let code = if stream.phase == Phase::Accepted { behind_accept(code) } else { code };
         if self.streams.withdraw_incoming(id)
             && let Some(stream) = self.streams.get_mut(id)
         {
@@ -249,5 +254,17 @@ impl Session {
     fn late(&mut self) -> Result<(), Violation> {
         self.stats.late_frames = self.stats.late_frames.saturating_add(1);
         Ok(())
+    }
+}
+
+/// A refusal says that nothing reached the target; of a stream that was accepted it cannot say so.
+fn behind_accept(code: ResetCode) -> ResetCode {
+    match code {
+        ResetCode::TARGET_UNKNOWN
+        | ResetCode::TARGET_DENIED
+        | ResetCode::TARGET_REFUSED
+        | ResetCode::TARGET_TIMEOUT
+        | ResetCode::TOO_MANY_STREAMS => ResetCode::TARGET_RESET,
+        code => code,
     }
 }

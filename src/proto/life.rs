@@ -7,7 +7,7 @@ use super::{
     event::{DeadCause, Event},
     session::{AckState, Pending, Session},
     streams::Due,
-    timer::Timer,
+    timer::{Timer, later},
 };
 use crate::frame::{CloseCode, Frame, StreamId};
 
@@ -32,6 +32,8 @@ impl Session {
         if !self.replay.is_empty() {
             self.timers.set(Timer::NoAck, now, self.config.dead_after);
         }
+        self.streams.restart_answers(later(now, self.config.accept_timeout));
+        self.resume_paced(usize::MAX);
         self.pending.drain = self.drain.is_some();
         self.ping(now);
         Ok(())
@@ -62,7 +64,28 @@ impl Session {
                 Timer::Ping => self.ping(now),
                 Timer::Silent => self.events.push(Event::LinkDead(DeadCause::Silent)),
                 Timer::NoAck => self.events.push(Event::LinkDead(DeadCause::NoAck)),
+                Timer::Pace => self.resume_paced(16),
             }
+        }
+        while self.up
+            && let Some(id) = self.streams.take_overdue(now)
+        {
+            self.give_up(id);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let answer = self.streams.answer_due().filter(|_| self.up && self.ended.is_none());
+        self.timers.next().into_iter().chain(answer).min()
+    }
+
+    /// RESETs that were put off stand in line again, so many of them.
+    fn resume_paced(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(id) = self.schedule.take_paced() else { return };
+            self.has_control(id);
         }
     }
 

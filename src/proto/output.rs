@@ -1,10 +1,17 @@
 //! What leaves: which frames go into the next message, in which order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{error::SessionEnd, event::Event, replay::Replay, session::Session, streams::Phase, timer::Timer};
+use super::{
+    error::SessionEnd,
+    event::Event,
+    replay::Replay,
+    session::{Role, Session},
+    streams::Phase,
+    timer::{Timer, later},
+};
 use crate::frame::{FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
 
 /// Room for the longest control frame, an OPEN with the longest target and metadata; what every peer takes.
@@ -12,6 +19,9 @@ const MIN_ROOM: usize = 1024;
 
 /// A DATA frame is not begun for less than this, unless no more is queued: its header would cost more than it gains.
 const MIN_DATA: usize = 512;
+
+/// How often RESETs that were put off go on: ten at a time, at the rate that is kept.
+const PACE: Duration = Duration::from_millis(20);
 
 impl Session {
     /// The next message for the link: contiguous, cheap to clone, to be sent in this order. To be asked after each
@@ -99,7 +109,7 @@ impl Session {
         let mut message = self.begin(self.replay.next_number(), expected);
         if let Some(limit) = control {
             self.lay_refusals(&mut message, limit);
-            self.lay_control(&mut message, limit);
+            self.lay_control(now, &mut message, limit);
         }
         if let Some(limit) = data.filter(|_| !self.schedule.has_control()) {
             self.lay_data(&mut message, limit);
@@ -124,9 +134,9 @@ impl Session {
         }
     }
 
-    fn lay_control(&mut self, message: &mut BytesMut, limit: usize) {
+    fn lay_control(&mut self, now: Instant, message: &mut BytesMut, limit: usize) {
         while let Some(id) = self.schedule.next_control() {
-            if !self.lay_control_of(id, message, limit) {
+            if !self.lay_control_of(now, id, message, limit) {
                 return;
             }
             self.schedule.pop_control();
@@ -138,7 +148,7 @@ impl Session {
     }
 
     /// Lays all control frames of one stream, in the order that they make sense in. `false`: the message is full.
-    fn lay_control_of(&mut self, id: StreamId, message: &mut BytesMut, limit: usize) -> bool {
+    fn lay_control_of(&mut self, now: Instant, id: StreamId, message: &mut BytesMut, limit: usize) -> bool {
         let unanswered = self.is_unanswered(id);
         let Some(stream) = self.streams.get_mut(id) else { return true };
         if unanswered {
@@ -155,7 +165,7 @@ impl Session {
             if stream.phase == Phase::Queued {
                 stream.phase = Phase::Unanswered;
             }
-            self.streams.on_open_laid(id);
+            self.streams.on_open_laid(id, later(now, self.config.accept_timeout));
         }
         let Some(stream) = self.streams.get_mut(id) else { return true };
         if stream.due.accept {
@@ -185,11 +195,18 @@ impl Session {
             stream.send.on_fin_laid();
         }
         if let Some(reset) = &stream.due.reset {
+            if self.role == Role::Server && self.floods.own_resets.spend(now).is_err() {
+                self.schedule.pace(id);
+                self.timers.set_if_idle(Timer::Pace, now, PACE);
+                return true;
+            }
             let (code, reason) = (**reset).clone();
             if !lay(&Frame::Reset { stream: id, code, reason }, message, limit) {
                 return false;
             }
             stream.due.reset = None;
+            self.streams.on_reset_laid(id);
+            self.on_answer();
         }
         true
     }
@@ -246,7 +263,11 @@ impl Session {
     }
 
     fn may_shut_down(&self) -> bool {
-        self.shutdown.is_some() && self.replay.is_empty() && !self.schedule.has_control() && !self.schedule.has_data()
+        self.shutdown.is_some()
+            && self.replay.is_empty()
+            && !self.schedule.has_control()
+            && !self.schedule.has_data()
+            && !self.schedule.has_paced()
     }
 
     /// CLOSE, when a shutdown was asked for and the peer has all.

@@ -17,6 +17,8 @@ pub(crate) struct Schedule {
     control: VecDeque<StreamId>,
     data: VecDeque<StreamId>,
     refusals: VecDeque<(StreamId, ResetCode)>,
+    /// Streams whose RESET waits, so that the peer does not take many of them for a flood.
+    paced: VecDeque<StreamId>,
 }
 
 impl Schedule {
@@ -41,6 +43,20 @@ impl Schedule {
             self.refusals.push_back((id, code));
         }
         room
+    }
+
+    /// The RESET of a stream is put off.
+    pub(crate) fn pace(&mut self, id: StreamId) {
+        self.paced.push_back(id);
+    }
+
+    /// Takes a stream whose RESET was put off.
+    pub(crate) fn take_paced(&mut self) -> Option<StreamId> {
+        self.paced.pop_front()
+    }
+
+    pub(crate) fn has_paced(&self) -> bool {
+        !self.paced.is_empty()
     }
 
     pub(crate) fn next_refusal(&self) -> Option<(StreamId, ResetCode)> {
@@ -86,6 +102,7 @@ impl Schedule {
         if stream.in_data {
             self.data.retain(|waiting| *waiting != id);
         }
+        self.paced.retain(|waiting| *waiting != id);
     }
 
     pub(crate) fn clear(&mut self) {

@@ -99,6 +99,8 @@ pub(super) struct AckState {
 pub(super) struct Floods {
     pub(super) pings: FloodBudget,
     pub(super) resets: FloodBudget,
+    /// What this side keeps its own RESETs to: half of what it takes from a peer.
+    pub(super) own_resets: FloodBudget,
     pub(super) unknown: FloodBudget,
 }
 
@@ -163,6 +165,7 @@ impl Session {
             floods: Floods {
                 pings: FloodBudget::new("flood of pings", config.pings_per_second, SECOND, BURST),
                 resets: FloodBudget::new("flood of resets", config.resets_per_second, SECOND, BURST),
+                own_resets: FloodBudget::new("own resets", (config.resets_per_second / 2).max(1), SECOND, BURST),
                 unknown: FloodBudget::new("flood of unknown frames", config.unknown_per_minute, MINUTE, MINUTE),
             },
             config,
@@ -190,12 +193,6 @@ impl Session {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
     }
 
     /// The next event. To be asked after each input until there is none; each kind waits once, and once for each stream.

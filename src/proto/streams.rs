@@ -1,6 +1,9 @@
 //! The table of a session's streams: open, accept, look up, reap; the limits of ids and counts.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Instant,
+};
 
 use super::{
     config::SessionConfig,
@@ -51,6 +54,9 @@ pub(crate) struct Stream {
     pub(crate) due: Due,
     /// What it was lent above its base credit.
     pub(crate) loan: u32,
+    /// Whether it counts among the unanswered: until ACCEPT, or until the RESET that ends its opening has left, since
+    /// the peer counts likewise.
+    counted: bool,
     /// Whether somebody holds a handle to it, or will be given one.
     pub(crate) held: bool,
     /// Whether it stands in the scheduler's line for control frames, and in that for data.
@@ -77,6 +83,8 @@ pub(crate) struct Streams {
     unanswered: u32,
     /// For each target that has any.
     unanswered_for: HashMap<TargetName, u32>,
+    /// Until when each OPEN that was laid is to be answered, in their order.
+    answers: VecDeque<(StreamId, Instant)>,
     /// Streams that the peer opened and nobody took yet.
     incoming: VecDeque<(StreamId, Metadata)>,
     lender: Lender,
@@ -105,6 +113,7 @@ impl Streams {
             laid: 0,
             unanswered: 0,
             unanswered_for: HashMap::new(),
+            answers: VecDeque::new(),
             incoming: VecDeque::new(),
             lender: Lender::new(config.recv_budget.saturating_sub(guaranteed), config.lent_credit as usize),
             base_credit: config.base_credit,
@@ -150,7 +159,7 @@ impl Streams {
         stream.loan = loan;
         stream.due.open = Some(Box::new(metadata));
         self.table.insert(id, stream);
-        self.count_unanswered(target);
+        self.count(id);
         Ok(id)
     }
 
@@ -172,10 +181,10 @@ impl Streams {
         if self.table.len() >= self.limits.streams || !self.may_open(&target) {
             return Ok(false);
         }
-        self.count_unanswered(&target);
         let mut stream = self.stream(Phase::Unanswered, target, 0, u64::from(self.base_credit));
         stream.send.on_credit(credit)?;
         self.table.insert(id, stream);
+        self.count(id);
         self.incoming.push_back((id, metadata));
         Ok(true)
     }
@@ -188,6 +197,7 @@ impl Streams {
             recv: RecvHalf::new(window),
             due: Due::default(),
             loan: 0,
+            counted: false,
             held: true,
             in_control: false,
             in_data: false,
@@ -218,13 +228,35 @@ impl Streams {
         stream.loan = self.lender.lend();
         stream.recv.window().grow(u64::from(stream.loan));
         stream.due.accept = true;
-        let target = stream.target.clone();
-        self.count_answered(&target);
+        self.uncount(id);
     }
 
-    /// The OPEN of a stream was laid into a message.
-    pub(crate) fn on_open_laid(&mut self, id: StreamId) {
+    /// The OPEN of a stream was laid into a message, to be answered in time.
+    pub(crate) fn on_open_laid(&mut self, id: StreamId, answer_by: Instant) {
         self.laid = self.laid.max(id.number());
+        self.answers.push_back((id, answer_by));
+    }
+
+    /// The RESET of a stream was laid into a message.
+    pub(crate) fn on_reset_laid(&mut self, id: StreamId) {
+        self.uncount(id);
+    }
+
+    /// When the answer to the oldest open is overdue.
+    pub(crate) fn answer_due(&self) -> Option<Instant> {
+        self.answers.front().map(|(_, by)| *by)
+    }
+
+    /// An open whose answer is overdue; taken once.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<StreamId> {
+        let (id, _) = *self.answers.front().filter(|(_, by)| *by <= now)?;
+        self.answers.pop_front();
+        Some(id)
+    }
+
+    /// All opens have their whole time again, since there was no link for them.
+    pub(crate) fn restart_answers(&mut self, answer_by: Instant) {
+        self.answers.iter_mut().for_each(|(_, by)| *by = answer_by);
     }
 
     /// The peer accepted. `Ok(None)` when the stream is past.
@@ -239,8 +271,7 @@ impl Streams {
             }
             Phase::Queued | Phase::Unanswered => stream.phase = Phase::Accepted,
         }
-        let target = stream.target.clone();
-        self.count_answered(&target);
+        self.uncount(id);
         Ok(self.table.get_mut(&id))
     }
 
@@ -262,8 +293,9 @@ impl Streams {
         stream.due.stop = None;
         if stream.phase.is_unanswered() {
             stream.phase = Phase::Refused;
-            let target = stream.target.clone();
-            self.count_answered(&target);
+        }
+        if stream.due.reset.is_none() {
+            self.uncount(id);
         }
         dropped
     }
@@ -275,11 +307,9 @@ impl Streams {
 
     /// Forgets a stream whatever its state, and gives it.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        self.uncount(id);
         let stream = self.table.remove(&id)?;
         self.lender.give_back(stream.loan);
-        if stream.phase.is_unanswered() {
-            self.count_answered(&stream.target);
-        }
         Some(stream)
     }
 
@@ -288,19 +318,28 @@ impl Streams {
             && self.unanswered_for.get(target).is_none_or(|count| *count < self.limits.opens_per_target)
     }
 
-    fn count_unanswered(&mut self, target: &TargetName) {
+    fn count(&mut self, id: StreamId) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
+        stream.counted = true;
         self.unanswered = self.unanswered.saturating_add(1);
-        let count = self.unanswered_for.entry(target.clone()).or_default();
+        let count = self.unanswered_for.entry(stream.target.clone()).or_default();
         *count = count.saturating_add(1);
     }
 
-    fn count_answered(&mut self, target: &TargetName) {
+    fn uncount(&mut self, id: StreamId) {
+        let Some(stream) = self.table.get_mut(&id) else { return };
+        if !std::mem::take(&mut stream.counted) {
+            return;
+        }
         self.unanswered = self.unanswered.saturating_sub(1);
-        if let Some(count) = self.unanswered_for.get_mut(target) {
+        if let Some(count) = self.unanswered_for.get_mut(&stream.target) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.unanswered_for.remove(target);
+                self.unanswered_for.remove(&stream.target);
             }
+        }
+        if let Ok(at) = self.answers.binary_search_by_key(&id, |(id, _)| *id) {
+            self.answers.remove(at);
         }
     }
 }

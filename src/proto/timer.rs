@@ -13,9 +13,11 @@ pub(crate) enum Timer {
     Silent,
     /// Nothing was newly acked for too long.
     NoAck,
+    /// RESETs that were put off may go on.
+    Pace,
 }
 
-const ALL: [Timer; 4] = [Timer::Ack, Timer::Ping, Timer::Silent, Timer::NoAck];
+const ALL: [Timer; 5] = [Timer::Ack, Timer::Ping, Timer::Silent, Timer::NoAck, Timer::Pace];
 
 /// The table of deadlines.
 #[derive(Debug, Default)]
@@ -24,6 +26,7 @@ pub(crate) struct Timers {
     ping: Option<Instant>,
     silent: Option<Instant>,
     no_ack: Option<Instant>,
+    pace: Option<Instant>,
 }
 
 impl Timers {
@@ -47,7 +50,7 @@ impl Timers {
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        [self.ack, self.ping, self.silent, self.no_ack].into_iter().flatten().min()
+        [self.ack, self.ping, self.silent, self.no_ack, self.pace].into_iter().flatten().min()
     }
 
     /// Removes one deadline that has passed and names it.
@@ -68,12 +71,13 @@ impl Timers {
             Timer::Ping => &mut self.ping,
             Timer::Silent => &mut self.silent,
             Timer::NoAck => &mut self.no_ack,
+            Timer::Pace => &mut self.pace,
         }
     }
 }
 
 /// A deadline too far for the clock to tell is never reached within a process's life: `now` plus a century.
-fn later(now: Instant, after: Duration) -> Instant {
+pub(crate) fn later(now: Instant, after: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     now.checked_add(after).or_else(|| now.checked_add(CENTURY)).unwrap_or(now)
 }

@@ -166,6 +166,11 @@ impl Pair {
                     Event::Readable(id) => drop(self.parked.remove(&(id, side, Wait::Read))),
                     Event::Writable(id) => drop(self.parked.remove(&(id, side, Wait::Write))),
                     Event::OpensAvailable => self.open_parked = false,
+                    Event::Answered(id) if matches!(self.server.opened(id), revdial::proto::Opened::Failed(_)) => {
+                        // Not answered in time: what was written early may be lost.
+                        self.directions.entry((id, Server)).or_default().lossy = true;
+                        self.directions.entry((id, Agent)).or_default().lossy = true;
+                    }
                     Event::LinkDead(_) => self.cut(),
                     _ => {}
                 }
@@ -239,6 +244,12 @@ impl Pair {
         }
         let Some(mut view) = self.side(side).recv(id) else { return Ok(None) };
         let outcome = view.read(n.max(1));
+        // The server gave its open up after ten seconds without an answer: what it wrote early is lost.
+        let given_up =
+            matches!(&outcome, Err(StreamError::Reset { reason, .. }) if &**reason == "not answered in time");
+        if given_up {
+            self.directions.entry((id, side.other())).or_default().lossy = true;
+        }
         let from = side.other();
         let direction = self.directions.entry((id, from)).or_default();
         match outcome? {
