@@ -24,6 +24,8 @@ pub(crate) enum LinkError {
     TooBig,
     /// A WebSocket frame that cannot be; with the rule that it breaks.
     Malformed(String),
+    /// More pings and pongs than are taken.
+    Flood,
 }
 
 impl LinkError {
@@ -33,6 +35,7 @@ impl LinkError {
             Self::Text => Some(CloseCode::TEXT),
             Self::TooBig => Some(CloseCode::TOO_BIG),
             Self::Malformed(_) => Some(CloseCode::MALFORMED),
+            Self::Flood => Some(CloseCode::FLOOD),
             Self::Closed { .. } | Self::Eof | Self::Io(_) => None,
         }
     }
@@ -47,6 +50,7 @@ impl fmt::Display for LinkError {
             Self::Text => f.write_str("text message on the WebSocket"),
             Self::TooBig => f.write_str("WebSocket message over the limit"),
             Self::Malformed(rule) => write!(f, "malformed WebSocket frame: {rule}"),
+            Self::Flood => f.write_str("flood of WebSocket pings"),
         }
     }
 }
@@ -127,6 +131,7 @@ mod tests {
             (LinkError::Text, Some(CloseCode::TEXT)),
             (LinkError::TooBig, Some(CloseCode::TOO_BIG)),
             (malformed, Some(CloseCode::MALFORMED)),
+            (LinkError::Flood, Some(CloseCode::FLOOD)),
         ];
         for (error, code) in table {
             assert_eq!(error.close_code(), code, "{error}");

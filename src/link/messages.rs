@@ -14,7 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -25,7 +28,10 @@ use tokio_tungstenite::{
 };
 
 use super::error::LinkError;
-use crate::frame::{CloseCode, MAX_MESSAGE};
+use crate::{
+    frame::{CloseCode, MAX_MESSAGE},
+    proto::FloodBudget,
+};
 
 /// Which side of a WebSocket this is: the client masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub(crate) struct MessageLink {
     closing: Closing,
     /// An error was told to the reader.
     failed: bool,
+    /// What the peer's pings and pongs may be: each ping costs an answer.
+    controls: FloodBudget,
     max_incoming: usize,
     max_outgoing: usize,
 }
@@ -89,7 +97,16 @@ impl MessageLink {
         };
         let wire = Wire { io: Box::new(io), early, active: false };
         let ws = WebSocketStream::from_raw_socket(wire, role, Some(config)).await;
-        Self { ws, held: None, closing: Closing::Open, failed: false, max_incoming: max_message, max_outgoing }
+        let second = Duration::from_secs(1);
+        Self {
+            ws,
+            held: None,
+            closing: Closing::Open,
+            failed: false,
+            controls: FloodBudget::new("flood of WebSocket pings", CONTROLS_PER_SECOND, second, CONTROLS_BURST),
+            max_incoming: max_message,
+            max_outgoing,
+        }
     }
 
     /// The next binary message. After an error, [`LinkError::Eof`] for ever.
@@ -116,7 +133,9 @@ impl MessageLink {
                     return Poll::Ready(Err(closed(frame)));
                 }
                 // The pong is queued; the next `poll_next` writes it, or has this task woken when it can.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                    self.controls.spend(Instant::now().into_std()).map_err(|_| LinkError::Flood)?;
+                }
             }
         }
         // A flood of pings must not keep the task here; the rest of them come with the next poll.
@@ -341,6 +360,12 @@ const PONG_ROOM: usize = 4 * KIB;
 
 /// How many pings and pongs one poll takes.
 const CONTROL_FRAMES_PER_POLL: usize = 32;
+
+/// How many pings and pongs a peer may send: proxies on the way send a few a minute.
+const CONTROLS_PER_SECOND: u32 = 20;
+
+/// As many more at once as come in this time, 100: those of a suspension can arrive together.
+const CONTROLS_BURST: Duration = Duration::from_secs(5);
 
 /// How many reads of 4 KiB one poll throws away.
 const READS_PER_DRAIN: usize = 16;

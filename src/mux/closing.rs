@@ -156,6 +156,7 @@ pub(super) fn violation(error: &LinkError) -> Option<Violation> {
         LinkError::Text => "text message",
         LinkError::TooBig => "message over the limit",
         LinkError::Malformed(_) => "malformed WebSocket frame",
+        LinkError::Flood => "flood of WebSocket pings",
         LinkError::Closed { .. } | LinkError::Eof | LinkError::Io(_) => return None,
     };
     error.close_code().map(|code| Violation::new(code, rule))

@@ -201,6 +201,23 @@ async fn a_flood_of_pings_does_not_keep_the_task_and_loses_no_wake_up() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn more_pings_than_a_burst_are_a_flood_and_a_steady_few_are_not() {
+    for kind in [0x89, 0x8a] {
+        let (ours, mut raw) = duplex(64 * KIB);
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        let step = Duration::from_secs(1) / CONTROLS_PER_SECOND;
+        for burst in [100, 1, 1, 1] {
+            raw.write_all(&masked(kind, b"x").repeat(burst)).await.unwrap();
+            raw.write_all(&masked(0x82, b"message")).await.unwrap();
+            assert_eq!(link.recv().await.unwrap(), "message");
+            tokio::time::sleep(step).await;
+        }
+        raw.write_all(&masked(kind, b"x").repeat(2)).await.unwrap();
+        assert!(matches!(link.recv().await, Err(LinkError::Flood)));
+    }
+}
+
 /// Sends `count` messages of 16 KiB, receives as many, all on one task.
 async fn exchange(mut link: MessageLink, count: usize) -> MessageLink {
     let (mut sent, mut received) = (0, 0);
