@@ -1,15 +1,18 @@
 //! The future that owns one link: carries messages between it and the session, and ends when the link does.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     ops::ControlFlow,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
 
-use tokio::time::{Instant as TokioInstant, Sleep};
+use tokio::{
+    task::unconstrained,
+    time::{Instant as TokioInstant, Sleep},
+};
 
 use super::{
     closing::{self, Farewell, Outcome},
@@ -26,6 +29,9 @@ use crate::{
 
 /// How many messages one poll takes in: 1 MiB of full ones, before other tasks get a turn.
 const RECEIVE_BATCH: usize = 16;
+
+/// How many batches are taken in once nothing can be written any more; what a peer sent before it went away is less.
+const LAST_BATCHES: usize = 256;
 
 /// How many messages one poll gives out. What the link buffers is what lies below the scheduler, not this.
 const TRANSMIT_BATCH: usize = 16;
@@ -207,7 +213,20 @@ impl Driving {
 
     /// What could not be written is lost with the link; but what the peer said before may tell why.
     fn write_failed(&mut self, cx: &mut Context<'_>, error: LinkError) -> ControlFlow<Outcome> {
-        self.receive(cx)?;
+        // Without tokio's budget, at whose end a socket says that there is no more although there is. Ends by the
+        // read's own error, as a rule.
+        let read = poll_fn(|cx| {
+            for _ in 0..LAST_BATCHES {
+                match self.receive(cx) {
+                    ControlFlow::Continue(false) => {}
+                    received => return Poll::Ready(received.map_continue(drop)),
+                }
+            }
+            Poll::Ready(ControlFlow::Continue(()))
+        });
+        if let Poll::Ready(read) = pin!(unconstrained(read)).poll(cx) {
+            read?;
+        }
         self.read_failed(error)
     }
 
@@ -218,7 +237,11 @@ impl Driving {
             // Finds the end, and CLOSE as what is to be sent last.
             return self.session(|_, _| ());
         }
-        let LinkError::Closed { code, reason } = error else { return ControlFlow::Break(Outcome::lost()) };
+        let LinkError::Closed { code, reason } = error else {
+            // The last message may have been CLOSE, which tells more.
+            self.session(|_, _| ())?;
+            return ControlFlow::Break(Outcome::lost());
+        };
         if let Some(code) = code.filter(|code| closing::ends_session(*code)) {
             let end = match code {
                 CloseCode::REPLACED => SessionEnd::Replaced,

@@ -17,7 +17,7 @@ use crate::{
     frame::{CloseCode, Frame, MessageHead, decode},
     key::Epoch,
     link::{LinkEnd, LinkError, Side},
-    mux::MuxTunnel,
+    mux::{MuxTunnel, closing::close_message},
     proto::{Role, SessionConfig, SessionEnd},
 };
 
@@ -272,6 +272,46 @@ async fn violation_is_told_by_close_and_by_the_websocket_with_the_same_code() {
         let Some(SessionEnd::Violation(violation)) = server.ended() else { panic!("not ended") };
         assert_eq!(violation.code(), code);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn flood_of_websocket_pings_is_a_violation() {
+    let server = tunnel(Role::Server, &SessionConfig::default());
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+    let mut peer = WebSocketStream::from_raw_socket(far, WsRole::Client, None).await;
+    for _ in 0..101 {
+        peer.feed(Message::Ping(Bytes::new())).await.unwrap();
+    }
+    peer.flush().await.unwrap();
+    let closed = loop {
+        if let Message::Close(frame) = peer.next().await.unwrap().unwrap() {
+            break frame.unwrap();
+        }
+    };
+    assert_eq!(u16::from(closed.code), CloseCode::FLOOD.number());
+    drop(peer);
+    assert_eq!(driver.await.unwrap(), LinkEnd::Violation(CloseCode::FLOOD));
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_behind_many_messages_is_found_when_the_peer_takes_no_more() {
+    let agent = tunnel(Role::Agent, &SessionConfig::default());
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let driver = agent.link_up(link(near, Side::Client).await, Epoch::new(1), 0).unwrap();
+    let mut peer = link(far, Side::Server).await;
+    let mut nothing = BytesMut::new();
+    MessageHead { number: 0, received: 0 }.encode(&mut nothing);
+    let nothing = nothing.freeze();
+    for _ in 0..200 {
+        peer.send(nothing.clone()).await.unwrap();
+    }
+    peer.send(close_message(CloseCode::REPLACED, "")).await.unwrap();
+    // From here on writes fail, and what was sent can still be read. The driver has DRAIN to write.
+    drop(peer);
+    agent.drain(CloseCode::DRAINED, Duration::ZERO, Duration::ZERO, "");
+    assert_eq!(tokio::spawn(driver).await.unwrap(), LinkEnd::Closed(Some(CloseCode::REPLACED)));
+    assert_eq!(agent.ended(), Some(SessionEnd::Replaced));
 }
 
 #[tokio::test(start_paused = true)]
