@@ -401,6 +401,65 @@ async fn a_shutdown_ends_the_wait_for_the_next_attempt() {
     assert_eq!(asked.elapsed(), Duration::ZERO);
 }
 
+/// A connector that panics the first time, at one of its steps, and then connects by a [`Net`].
+#[derive(Clone)]
+struct Clumsy {
+    net: Net,
+    in_ready: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl tower::Service<http::Uri> for Clumsy {
+    type Response = <Net as tower::Service<http::Uri>>::Response;
+    type Error = <Net as tower::Service<http::Uri>>::Error;
+    type Future = <Net as tower::Service<http::Uri>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        assert!(!self.in_ready || self.calls.fetch_add(1, Ordering::Relaxed) > 0, "on purpose");
+        self.net.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        assert!(self.in_ready || self.calls.fetch_add(1, Ordering::Relaxed) > 0, "on purpose");
+        self.net.call(uri)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_connector_or_the_token_source_is_a_failed_attempt() {
+    let connman = ConnectionManager::new();
+    let net = Net::to(&connman);
+    let clumsy = |in_ready| Clumsy { net: net.clone(), in_ready, calls: Arc::default() };
+    let builder = || Agent::builder("http://gateway", "a");
+    // Before its future is there, and in it.
+    let source = |before: bool| {
+        let asked = AtomicUsize::new(0);
+        builder().token_source(move || {
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            assert!(!(first && before), "on purpose");
+            async move {
+                assert!(!first, "on purpose");
+                Ok::<_, std::io::Error>(TOKEN.to_owned())
+            }
+        })
+    };
+    for (agent, named) in [
+        (builder().token(TOKEN).build_with(clumsy(true)).unwrap(), "connector"),
+        (builder().token(TOKEN).build_with(clumsy(false)).unwrap(), "connector"),
+        (net.build(source(true)), "token source"),
+        (net.build(source(false)), "token source"),
+    ] {
+        let mut status = agent.status();
+        let (_listener, run) = agent.listen();
+        let run = tokio::spawn(run);
+        let (cause, wait, refused, text) = setback(&mut status).await;
+        assert_eq!((cause, refused), (ErrorKind::Internal, false), "{text}");
+        assert!(text.contains(named) && wait <= Duration::from_millis(250), "{text}: {wait:?}");
+        connected(&mut status).await;
+        run.abort();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dropped_run_cuts_its_streams() {
     let connman = ConnectionManager::new();

@@ -2,11 +2,13 @@
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -197,8 +199,8 @@ impl Work {
         let config = &self.agent.config;
         let connector = &mut *self.agent.connector;
         let reached = timeout(REACH_WITHIN, async {
-            let token = config.token.ask().await;
-            reach(connector, &config.uri, token).await
+            let token = caught("the token source panicked", config.token.ask()).await?;
+            caught("the connector panicked", reach(connector, &config.uri, token)).await?
         });
         let mut link = reached.await.unwrap_or_else(|_| {
             Err(Setback::new(ErrorKind::Handshake, Retry::Backoff, "the server did not answer in time"))
@@ -300,6 +302,12 @@ impl Sink {
             Self::Forward(forwarder) => forwarder.stop().await,
         }
     }
+}
+
+/// What `code`, some of it the user's, gives. That it panicked is a failed attempt, not the end of the agent.
+async fn caught<T>(what: &'static str, code: impl Future<Output = T>) -> Result<T, Setback> {
+    let caught = AssertUnwindSafe(code).catch_unwind().await;
+    caught.map_err(|_| Setback::new(ErrorKind::Internal, Retry::Backoff, what))
 }
 
 /// Resolves when a shutdown was asked for and nothing runs any more, or its time is up.
