@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    mem,
     ops::ControlFlow,
     pin::{Pin, pin},
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use tokio::{
     task::unconstrained,
     time::{Instant as TokioInstant, Sleep},
@@ -20,7 +22,7 @@ use super::{
     state::{State, Verdict},
 };
 use crate::{
-    frame::CloseCode,
+    frame::{CloseCode, MAX_MESSAGE},
     key::Epoch,
     link::{LinkEnd, LinkError, MessageLink},
     metrics,
@@ -29,6 +31,9 @@ use crate::{
 
 /// How many messages one poll takes in: 1 MiB of full ones, before other tasks get a turn.
 const RECEIVE_BATCH: usize = 16;
+
+/// How many bytes of messages are handled under one lock: small ones share it, a full one has it for itself.
+const LOCKED_BYTES: usize = MAX_MESSAGE;
 
 /// How many batches are taken in once nothing can be written any more; what a peer sent before it went away is less.
 const LAST_BATCHES: usize = 256;
@@ -39,7 +44,7 @@ const TRANSMIT_BATCH: usize = 16;
 /// The future that owns one link and ends with it.
 ///
 /// Each poll does a bounded amount of work, in this order: is the link still the bound one? → take in up to 16
-/// messages → deadlines → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
+/// messages → deadlines → let those run whom these woke, once → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
 /// park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
 ///
 /// The loss of a link does not end the session; that is for whoever awaits the [`LinkEnd`] to decide.
@@ -61,6 +66,12 @@ struct Driving {
     sleep: Pin<Box<Sleep>>,
     /// For when `sleep` is set; `None` if the session waits for nothing.
     armed: Option<Instant>,
+    /// When this poll began: one reading of the clock for all of it.
+    now: Instant,
+    /// Messages on their way from the link to the session.
+    received: Vec<Bytes>,
+    /// Those whom the last messages woke have had their turn.
+    yielded: bool,
 }
 
 /// The right to act on the session as long as the link is bound; given back when dropped.
@@ -81,6 +92,9 @@ impl Driver {
             bound: Bound { shared, epoch, reported },
             sleep: Box::pin(tokio::time::sleep_until(TokioInstant::now())),
             armed: None,
+            now: now(),
+            received: Vec::new(),
+            yielded: false,
         };
         Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
     }
@@ -109,8 +123,16 @@ impl Future for Driver {
 
 impl Driving {
     fn poll(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
-        let all_received = self.receive(cx)?;
+        self.now = now();
+        let (all_received, any) = self.receive(cx)?;
         self.expire(cx)?;
+        if any && !self.yielded {
+            // What they have to say then leaves in one write with what is due anyway.
+            self.yielded = true;
+            cx.waker().wake_by_ref();
+            return ControlFlow::Continue(());
+        }
+        self.yielded = false;
         let all_sent = self.transmit(cx)?;
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx) {
             return self.write_failed(cx, error);
@@ -121,26 +143,51 @@ impl Driving {
         ControlFlow::Continue(())
     }
 
-    /// Whether that was all.
-    fn receive(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, bool> {
-        let mut all = false;
+    /// Whether that was all, and whether there was any.
+    fn receive(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, (bool, bool)> {
+        let (mut bytes, mut any, mut end) = (0, false, None);
         for _ in 0..RECEIVE_BATCH {
             match self.link.poll_recv(cx) {
-                // A violation ends the session, which the next look at it finds.
                 Poll::Ready(Ok(message)) => {
-                    let _ = self.session(|state, now| state.session.handle_message(now, message))?;
+                    any = true;
+                    bytes += message.len();
+                    self.received.push(message);
+                    if bytes >= LOCKED_BYTES {
+                        bytes = 0;
+                        self.handle_received()?;
+                    }
                 }
-                Poll::Ready(Err(error)) => return self.read_failed(error).map_continue(|()| true),
+                Poll::Ready(Err(error)) => {
+                    end = Some(Err(error));
+                    break;
+                }
                 Poll::Pending => {
-                    all = true;
+                    end = Some(Ok(()));
                     break;
                 }
             }
         }
-        if self.link.take_activity() {
-            self.session(|state, now| state.session.handle_activity(now))?;
+        if self.link.take_activity() || !self.received.is_empty() {
+            self.handle_received()?;
         }
-        ControlFlow::Continue(all)
+        match end {
+            Some(Err(error)) => self.read_failed(error).map_continue(|()| (true, any)),
+            end => ControlFlow::Continue((end.is_some(), any)),
+        }
+    }
+
+    /// Gives the session what came in; bytes did, if perhaps no whole message.
+    fn handle_received(&mut self) -> ControlFlow<Outcome> {
+        let mut received = mem::take(&mut self.received);
+        let handled = self.session(|state, now| {
+            state.session.handle_activity(now);
+            // A violation ends the session, which the next look at it finds; it takes no message after that.
+            for message in received.drain(..) {
+                let _ = state.session.handle_message(now, message);
+            }
+        });
+        self.received = received;
+        handled
     }
 
     fn expire(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
@@ -160,22 +207,23 @@ impl Driving {
                 Poll::Ready(Err(error)) => return self.write_failed(cx, error).map_continue(|()| false),
                 Poll::Pending => false,
             };
-            let step = self.session(|state, now| {
+            let (message, parked) = self.session(|state, now| {
                 let message = if room { state.session.poll_transmit(now) } else { None };
+                // What became possible by this message may be something to send.
+                state.settle();
+                let last = message.is_none() || !state.session.wants_transmit();
                 // Parked in the same critical section that found nothing to send.
-                message.ok_or_else(|| (state.park(cx.waker(), room), state.session.stats()))
+                (message, last.then(|| (state.park(cx.waker(), room), state.session.stats())))
             })?;
-            match step {
-                Ok(message) => {
-                    if let Err(error) = self.link.start_send(message) {
-                        return self.write_failed(cx, error).map_continue(|()| false);
-                    }
-                }
-                Err((timeout, stats)) => {
-                    self.bound.report(&stats);
-                    self.arm(cx, timeout);
-                    return ControlFlow::Continue(true);
-                }
+            if let Some(message) = message
+                && let Err(error) = self.link.start_send(message)
+            {
+                return self.write_failed(cx, error).map_continue(|()| false);
+            }
+            if let Some((timeout, stats)) = parked {
+                self.bound.report(&stats);
+                self.arm(cx, timeout);
+                return ControlFlow::Continue(true);
             }
         }
         ControlFlow::Continue(false)
@@ -196,7 +244,7 @@ impl Driving {
 
     /// Runs `f` under the lock if the link is bound and goes on.
     fn session<R>(&mut self, f: impl FnOnce(&mut State, Instant) -> R) -> ControlFlow<Outcome, R> {
-        let now = now();
+        let now = self.now;
         let result = self.bound.shared.with_link(self.bound.epoch, |state| match state.verdict() {
             Verdict::Live => Ok(f(state, now)),
             Verdict::Dead => Err((None, None, None)),
@@ -218,7 +266,7 @@ impl Driving {
         let read = poll_fn(|cx| {
             for _ in 0..LAST_BATCHES {
                 match self.receive(cx) {
-                    ControlFlow::Continue(false) => {}
+                    ControlFlow::Continue((false, _)) => {}
                     received => return Poll::Ready(received.map_continue(drop)),
                 }
             }
@@ -255,7 +303,7 @@ impl Driving {
 
 impl Bound {
     fn report(&mut self, stats: &SessionStats) {
-        let old = std::mem::replace(&mut self.reported, *stats);
+        let old = mem::replace(&mut self.reported, *stats);
         let more = |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|more| *more > 0);
         if let Some(bytes) = more(stats.sent_bytes, old.sent_bytes) {
             metrics::record_stream_bytes(metrics::Direction::Sent, bytes);
