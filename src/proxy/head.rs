@@ -52,12 +52,12 @@ pub(super) fn request(
 ) -> Result<(), Error> {
     Refused::connect(&parts.method, parts.extensions.get::<Protocol>().is_some())?;
     let host = host(parts)?;
-    if tokens(&parts.headers, &header::UPGRADE).any(|token| token.eq_ignore_ascii_case("h2c")) {
+    if tokens(&parts.headers, &header::UPGRADE).any(|token| token.eq_ignore_ascii_case(b"h2c")) {
         return Err(Refused::H2c.into());
     }
     let (peer, trusted) = ((settings.peer)(parts), (settings.trusted)(parts));
     let upgrade = if is_upgrade { take_upgrade(&mut parts.headers) } else { Vec::new() };
-    let trailers = tokens(&parts.headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let trailers = tokens(&parts.headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
 
     strip(&mut parts.headers);
     restore_upgrade(&mut parts.headers, upgrade);
@@ -118,7 +118,7 @@ pub(super) fn switching(headers: &mut HeaderMap) {
 pub(super) fn wanted_upgrade(parts: &mut Parts) -> Option<OnUpgrade> {
     let wanted = parts.version == Version::HTTP_11
         && parts.headers.contains_key(header::UPGRADE)
-        && tokens(&parts.headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+        && tokens(&parts.headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     if wanted { parts.extensions.remove() } else { None }
 }
 
@@ -164,7 +164,7 @@ fn name(key: &AgentKey, target: &TargetName) -> Result<HeaderValue, Error> {
 /// Removes what is meant for this hop. What `Connection` names may not be what frames a message or says whose it is.
 fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-        .filter_map(|token| token.parse().ok())
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
     let proxy: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("proxy-")).cloned().collect();
@@ -201,8 +201,8 @@ fn forwarded(headers: &mut HeaderMap, host: Option<&HeaderValue>, peer: Option<I
     headers.entry(FORWARDED_PROTO).or_insert(proto);
 }
 
-/// The members of a header that is a list. Values that are no text have none.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+/// The members of a header that is a list. As bytes: one that is no text must not hide the others.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }

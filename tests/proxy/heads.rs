@@ -81,6 +81,19 @@ async fn end_to_end_headers_of_a_response_stay_and_those_of_the_hop_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_header_that_is_no_text_still_names_headers() {
+    let (connman, builder) = manager();
+    let (listener, _agent) = agent(&connman).await;
+    let mut heads = serve_raw(listener, EMPTY);
+    let proxy: Proxy<Empty<Bytes>> = builder.build();
+    let connection = HeaderValue::from_bytes(b"x-secret, \xff").unwrap();
+    let request = Request::get("/").header("connection", connection).header("x-secret", "1").body(Empty::new());
+    proxy.try_forward(&key(), &TargetName::default(), request.unwrap()).await.unwrap();
+    let head = heads.recv().await.unwrap();
+    assert!(!head.contains("x-secret"), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_host_is_kept_or_the_targets_or_fixed() {
     let request = "GET / HTTP/1.1\r\nhost: gateway\r\n\r\n";
     for (policy, expected) in [
