@@ -163,6 +163,10 @@ fn name(key: &AgentKey, target: &TargetName) -> Result<HeaderValue, Error> {
 
 /// Removes what is meant for this hop. What `Connection` names may not be what frames a message or says whose it is.
 fn strip(headers: &mut HeaderMap) {
+    // Where both are, the coding has framed the body (RFC 9112, section 6.3): by the length it would now be cut.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)

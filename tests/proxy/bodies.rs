@@ -12,14 +12,14 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
-use revdial::TunnelStream;
+use revdial::{TargetName, TunnelStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, mpsc},
     time::{Instant, timeout},
 };
 
-use super::support::{EMPTY, agent, exchange, get, head, host, manager, send, serve_http, serve_streams, text};
+use super::support::{EMPTY, agent, exchange, get, head, host, key, manager, send, serve_http, serve_streams, text};
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 512;
@@ -85,6 +85,38 @@ async fn b80_a_get_with_a_body_of_unknown_length_keeps_it() {
     let mut body = [0; 4];
     io.read_exact(&mut body).await.unwrap();
     assert_eq!(&body, b"body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_beside_a_transfer_coding_cuts_no_answer() {
+    for length in [5, 50] {
+        let (connman, builder) = manager();
+        let (listener, _agent) = agent(&connman).await;
+        serve_streams(listener, move |mut stream: TunnelStream| async move {
+            head(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(b"a\r\n0123456789\r\n0\r\n\r\n").await.unwrap();
+        });
+        let response = send(host(&builder.build()), get("/")).await;
+        assert!(!response.headers().contains_key("content-length"));
+        assert_eq!(text(response.into_body()).await.unwrap(), "0123456789");
+    }
+}
+
+/// A host's own server may leave both in a head, unlike hyper's.
+#[tokio::test(start_paused = true)]
+async fn a_length_beside_a_transfer_coding_cuts_no_request() {
+    let (connman, builder) = manager();
+    let (listener, _agent) = agent(&connman).await;
+    serve_http(listener, |request: Request<Incoming>| async move {
+        assert!(!request.headers().contains_key("content-length"));
+        Response::new(Full::new(request.into_body().collect().await.unwrap().to_bytes()))
+    });
+    let body = StreamBody::new(stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"0123456789")))]));
+    let request = Request::post("/").header("content-length", "5").header("transfer-encoding", "chunked");
+    let response = builder.build().try_forward(&key(), &TargetName::default(), request.body(body).unwrap()).await;
+    assert_eq!(text(response.unwrap().into_body()).await.unwrap(), "0123456789");
 }
 
 #[tokio::test(start_paused = true)]
