@@ -167,8 +167,8 @@ where
         }
     }
 
-    /// The answer to an error, as [`forward`](Self::forward) gives it: a status, the kind as text and, when an agent is
-    /// away, `Retry-After`.
+    /// The answer to an error, as [`forward`](Self::forward) gives it: a status, the kind as text and, with a 503,
+    /// `Retry-After`.
     #[must_use]
     pub fn answer(&self, error: &Error) -> Response<ProxyBody> {
         status::answer(error, self.inner.settings.absent)

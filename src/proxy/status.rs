@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use super::body::ProxyBody;
 use crate::error::{Error, ErrorKind};
 
-/// When a client that met an agent's absence may ask again, in seconds.
+/// When a client that met an agent's absence, or too much of a load, may ask again, in seconds.
 const RETRY_AFTER: &str = "1";
 
 /// What may follow in an `Allow`.
@@ -17,8 +17,7 @@ const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 ///
 /// | kind | status |
 /// |---|---|
-/// | `NoConnection`, `ReconnectTimeout`, `TooManyPendingDials` | 503, with `Retry-After` |
-/// | `Overloaded`, `Shutdown` | 503 |
+/// | `NoConnection`, `ReconnectTimeout`, `TooManyPendingDials`, `Overloaded`, `Shutdown` | 503, with `Retry-After` |
 /// | `DialTimeout`, `TargetTimeout` | 504 |
 /// | `InvalidInput`, `Cancelled` | 400 |
 /// | `Internal` | 500 |
@@ -58,17 +57,13 @@ pub(super) fn answer(error: &Error, absent: StatusCode) -> Response<ProxyBody> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if status == StatusCode::SERVICE_UNAVAILABLE && waits_for_an_agent(error.kind()) {
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
     response
-}
-
-const fn waits_for_an_agent(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NoConnection | ErrorKind::ReconnectTimeout | ErrorKind::TooManyPendingDials)
 }
 
 /// A failure of hyper's, or of its client, as one of ours: of the kind that the stream below gave as the cause, if it
@@ -166,8 +161,8 @@ mod tests {
             (K::SessionLost, 502, false),
             (K::Replaced, 502, false),
             (K::Protocol, 502, false),
-            (K::Overloaded, 503, false),
-            (K::Shutdown, 503, false),
+            (K::Overloaded, 503, true),
+            (K::Shutdown, 503, true),
             (K::PeerReset, 502, false),
             (K::InvalidInput, 400, false),
             (K::Internal, 500, false),
