@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// none is said if the service answers at once, it waits for the service.
 #[derive(Debug)]
 pub(super) struct Outgoing<B> {
-    body: B,
+    /// None is empty.
+    body: Option<B>,
     wait: Option<Wait>,
 }
 
@@ -59,14 +60,19 @@ enum Word {
 }
 
 impl<B: Body> Outgoing<B> {
+    /// A body of nothing.
+    pub(super) const fn empty() -> Self {
+        Self { body: None, wait: None }
+    }
+
     /// The request with its body as it is, or held back if it expects a 100.
     pub(super) fn request(request: Request<B>) -> (Request<Self>, Option<Answered>) {
         if !expects_continue(&request) {
-            return (request.map(|body| Self { body, wait: None }), None);
+            return (request.map(|body| Self { body: Some(body), wait: None }), None);
         }
         let shared = Arc::new(Shared::default());
         let wait = Wait { shared: Arc::clone(&shared), patience: Box::pin(tokio::time::sleep(PATIENCE)) };
-        let mut request = request.map(|body| Self { body, wait: Some(wait) });
+        let mut request = request.map(|body| Self { body: Some(body), wait: Some(wait) });
         let informed = Arc::clone(&shared);
         hyper::ext::on_informational(&mut request, move |response| {
             if response.status() == StatusCode::CONTINUE {
@@ -141,15 +147,16 @@ where
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -51,9 +51,14 @@
 //! an error of its body: hosts cut the response then, so that clients do not take it for whole. (An HTTP/1.0 client
 //! without `Content-Length` cannot tell.)
 //!
-//! No request is sent twice, except one of which hyper's client knows that no byte of it was sent, because the idle
-//! connection taken for it had just closed. When a service closes an idle connection while a request is on its way to
-//! it, that is a 502 whatever the method, and the caller's to repeat.
+//! # What is repeated
+//! A request of which hyper's client knows that no byte was sent, because the idle connection taken for it had just
+//! closed. And, once, a `GET`, `HEAD` or `OPTIONS` without a body and without an upgrade, when its session ended or was
+//! replaced before anything of the answer's head was passed on: its new dial finds the next session, or waits for it in
+//! the key's grace, with [a time](ProxyBuilder::dial_timeout) of its own. The service may get such a request twice.
+//!
+//! Nothing else is sent twice. When a service closes an idle connection while a request is on its way to it, that is a
+//! 502 whatever the method, and the caller's to repeat.
 //!
 //! # Connections
 //! Requests share pooled connections of their target, each of which is a stream of the agent's session. Connections

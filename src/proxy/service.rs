@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -31,7 +31,7 @@ use crate::{
     connector::{RevDialConnector, Target},
     connman::ConnectionManager,
     error::{Error, ErrorKind},
-    key::{AgentKey, TargetName},
+    key::{AgentKey, Epoch, TargetName},
     metrics,
 };
 
@@ -174,14 +174,33 @@ where
         status::answer(error, self.inner.settings.absent)
     }
 
-    /// By a pooled connection.
+    /// By a pooled connection; and by a new one, once, if a session has ended under a request that may be repeated.
     async fn send(
         &self,
         key: &AgentKey,
         target: &TargetName,
+        request: Request<Outgoing<B>>,
+    ) -> Result<Response<Incoming>, Error> {
+        let again = repeatable(&request);
+        match (self.send_in(self.inner.connman.epoch(key), key, target, request).await, again) {
+            (Err(error), Some(again)) if matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::Replaced) => {
+                debug!(%key, %target, kind = error.kind().as_str(), "a request is repeated");
+                // In the name of no session, where nothing is pooled: another connection of the one that was lost may
+                // not know of its end yet.
+                self.send_in(None, key, target, again).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// By a connection that is pooled under this session's name.
+    async fn send_in(
+        &self,
+        epoch: Option<Epoch>,
+        key: &AgentKey,
+        target: &TargetName,
         mut request: Request<Outgoing<B>>,
     ) -> Result<Response<Incoming>, Error> {
-        let epoch = self.inner.connman.epoch(key);
         *request.uri_mut() = head::uri(request.uri(), pool::authority(epoch, key, target)?)?;
         let connection = capture_connection(&mut request);
         let response = self.inner.client.request(request).await.map_err(|error| {
@@ -226,6 +245,22 @@ fn failed(error: Error, dialled: bool) -> Error {
         metrics::record_dial_failure(kind);
     }
     error
+}
+
+/// The same request once more, if it has no body and asks for nothing that twice would be more than once.
+fn repeatable<B>(request: &Request<Outgoing<B>>) -> Option<Request<Outgoing<B>>>
+where
+    B: Body<Error: Into<BoxError>> + Unpin,
+{
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !is_safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Outgoing::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 fn length<B: Body>(body: &B) -> Length {

@@ -15,14 +15,14 @@ use http_body_util::{Empty, Full};
 use hyper::{body::Incoming, server::conn::http1 as server};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use revdial::{
-    ErrorKind, TargetName, TunnelStream,
+    Error, ErrorKind, TargetName, TunnelStream,
     agent::Listener,
     connman::{ConnectionManager, FixedGrace},
     proxy::{Proxy, ProxyBody},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::mpsc, task::JoinHandle};
 
-use super::support::{agent, get, head, host, key, manager, send, serve_http, serve_streams, text};
+use super::support::{EMPTY, agent, get, head, host, key, manager, send, serve_http, serve_raw, serve_streams, text};
 
 /// Serves `name` and counts the streams.
 fn named(listener: Listener, name: &'static str) -> Arc<AtomicUsize> {
@@ -98,6 +98,68 @@ async fn b64_a_request_in_the_grace_waits_and_its_connection_is_not_used_again()
     // By a connection of the new session's own.
     assert_eq!((ask(&proxy).await, ask(&proxy).await), ("back".to_owned(), "back".to_owned()));
     assert_eq!(streams.load(Ordering::SeqCst), 2);
+}
+
+/// Serves nothing, and tells the first line of each request that comes.
+fn silent(listener: Listener) -> mpsc::UnboundedReceiver<String> {
+    let (seen, lines) = mpsc::unbounded_channel();
+    serve_streams(listener, move |mut stream: TunnelStream| {
+        let seen = seen.clone();
+        async move {
+            let head = head(&mut stream).await;
+            let _ = seen.send(head.lines().next().unwrap_or_default().to_owned());
+            std::future::pending::<()>().await;
+        }
+    });
+    lines
+}
+
+/// A proxy, and a request of this method that has reached a service when its agent dies.
+async fn caught(
+    method: &'static str,
+    body: Full<Bytes>,
+) -> (ConnectionManager, JoinHandle<Result<Response<ProxyBody>, Error>>) {
+    let connman = ConnectionManager::builder().grace(FixedGrace::secs(30)).build();
+    let (listener, running) = agent(&connman).await;
+    let mut lines = silent(listener);
+    let proxy = Proxy::new(connman.clone());
+    let request = Request::builder().method(method).uri("/p?q").body(body).unwrap();
+    let answer = tokio::spawn(async move { proxy.try_forward(&key(), &TargetName::default(), request).await });
+    assert_eq!(lines.recv().await.unwrap(), format!("{method} /p?q HTTP/1.1"));
+    running.kill().await;
+    (connman, answer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_safe_request_whose_session_is_lost_before_the_head_waits_for_the_next_one() {
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let (connman, answer) = caught(method, Full::default()).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert!(!answer.is_finished());
+        let (listener, _back) = agent(&connman).await;
+        let mut heads = serve_raw(listener, EMPTY);
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+        let head = heads.recv().await.unwrap();
+        assert!(head.starts_with(&format!("{method} /p?q HTTP/1.1\r\n")) && head.contains("host: a\r\n"), "{head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_repeated_once_and_no_more() {
+    let (connman, answer) = caught("GET", Full::default()).await;
+    let (listener, running) = agent(&connman).await;
+    let mut lines = silent(listener);
+    lines.recv().await.unwrap();
+    running.kill().await;
+    assert_eq!(answer.await.unwrap().unwrap_err().kind(), ErrorKind::SessionLost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_something_or_has_a_body_is_not_repeated() {
+    for (method, body) in [("POST", ""), ("PUT", ""), ("DELETE", ""), ("TRACE", ""), ("GET", "x")] {
+        let (_connman, answer) = caught(method, Full::from(body)).await;
+        assert_eq!(answer.await.unwrap().unwrap_err().kind(), ErrorKind::SessionLost, "{method}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
