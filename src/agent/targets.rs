@@ -11,6 +11,9 @@ use crate::{
 ///
 /// What is not named is refused with [`ErrorKind::TargetUnknown`] on the caller's side.
 ///
+/// A stream that fails is a reset for a TCP service, so that it does not take what it got for whole. A unix socket has
+/// no reset: there a failure is a plain close, and a service has to know by its own protocol what is whole.
+///
 /// ```
 /// use revdial::agent::Targets;
 ///
