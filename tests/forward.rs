@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream, UnixListener},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// What an event may take to get through.
@@ -321,6 +321,27 @@ async fn what_a_caller_wrote_before_it_left_arrives_whole() {
     );
     let () = wrote;
     assert!(heard.unwrap() == sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_left_a_stuck_service_is_over_after_five_seconds() {
+    for (patient, is_whole) in [(4, true), (6, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stuck.sock");
+        let service = UnixListener::bind(&path).unwrap();
+        let world = World::new(&[format!("unix://{}", path.display())]).await;
+        let (stream, local) = tokio::join!(world.dial(""), service.accept());
+        let (mut stream, mut local) = (stream.unwrap(), local.unwrap().0);
+        let mut sent = 0;
+        while let Ok(n) = timeout(PROMPT, AsyncWriteExt::write(&mut stream, &[7; 1024])).await {
+            sent += n.unwrap();
+        }
+        drop(stream);
+        sleep(Duration::from_secs(patient)).await;
+        let mut heard = Vec::new();
+        local.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len() == sent, is_whole, "{} of {sent} after {patient} s", heard.len());
+    }
 }
 
 #[tokio::test]

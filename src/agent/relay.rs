@@ -4,17 +4,23 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 
 use crate::{frame::ResetCode, tunnel::TunnelStream};
 
 /// Bytes copied at a time each way: two quanta of the scheduler, so that one is read while the other leaves.
 const BUFFER: usize = 32 * 1024;
+
+/// How long a service may take none of what a caller has left behind. A service that works on an upload reads some of
+/// it now and then; one that is stuck would hold a task, a socket and a place among the streams for ever, for nobody.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A local socket.
 pub(crate) trait Local: AsyncRead + AsyncWrite + Send + Unpin {
@@ -41,7 +47,8 @@ impl Local for tokio::net::UnixStream {
 pub(crate) enum RelayEnd {
     /// Both sides finished.
     Clean,
-    /// The caller neither reads nor writes any more: the local socket was closed.
+    /// The caller neither reads nor writes any more: the local socket was closed, or cut if not all that the caller
+    /// wrote has reached it.
     Cancelled,
     /// The stream was reset or its session ended: the local socket was cut.
     StreamFailed,
@@ -60,13 +67,16 @@ pub(crate) struct Relay<L: Local> {
     local: L,
     up: Pipe,
     down: Pipe,
+    // Runs while the caller has left and a write to the service is stuck, which had got so far.
+    patience: Option<(Pin<Box<Sleep>>, u64)>,
     ended: bool,
 }
 
 impl<L: Local> Relay<L> {
     /// A relay between these two.
     pub(crate) fn new(tunnel: TunnelStream, local: L) -> Self {
-        Self { tunnel: Some(tunnel), local, up: Pipe::new(), down: Pipe::new(), ended: false }
+        let (up, down) = (Pipe::new(), Pipe::new());
+        Self { tunnel: Some(tunnel), local, up, down, patience: None, ended: false }
     }
 
     /// `None`: goes on.
@@ -89,7 +99,9 @@ impl<L: Local> Relay<L> {
             match Pin::new(&mut *tunnel).poll_shutdown(cx) {
                 Poll::Ready(Err(_)) => return Some(RelayEnd::StreamFailed),
                 _ if self.up.has_ended() => return Some(RelayEnd::Cancelled),
-                // The caller still writes, and so may the service: that is swallowed.
+                // What it wrote before is still delivered, to a service that takes it. That is waited for here, since
+                // the end of the caller's half lies behind it.
+                _ if is_stuck(cx, &self.up, &mut self.patience) => return Some(RelayEnd::Cancelled),
                 _ => {}
             }
         }
@@ -107,7 +119,9 @@ impl<L: Local> Relay<L> {
         self.ended = true;
         let tunnel = self.tunnel.take();
         match end {
-            RelayEnd::Clean | RelayEnd::Cancelled => {}
+            RelayEnd::Clean => {}
+            RelayEnd::Cancelled if self.up.has_ended() => {}
+            RelayEnd::Cancelled => self.local.cut(),
             RelayEnd::StreamFailed => {
                 self.local.cut();
                 reset(tunnel, ResetCode::CANCELLED);
@@ -141,6 +155,19 @@ impl<L: Local> Drop for Relay<L> {
     }
 }
 
+/// Whether a pipe's writer has taken nothing for too long. To wait for the reader is not to be stuck.
+fn is_stuck(cx: &mut Context<'_>, pipe: &Pipe, patience: &mut Option<(Pin<Box<Sleep>>, u64)>) -> bool {
+    if !pipe.is_writing() {
+        *patience = None;
+        return false;
+    }
+    let (timer, at) = patience.get_or_insert_with(|| (Box::pin(sleep(PATIENCE)), pipe.written));
+    if *at != pipe.written {
+        (*timer, *at) = (Box::pin(sleep(PATIENCE)), pipe.written);
+    }
+    timer.as_mut().poll(cx).is_ready()
+}
+
 fn reset(tunnel: Option<TunnelStream>, code: ResetCode) {
     if let Some(tunnel) = tunnel {
         tunnel.reset_with(code);
@@ -159,6 +186,8 @@ struct Pipe {
     // What was read and not written yet lies between the two.
     from: usize,
     to: usize,
+    // Bytes in all.
+    written: u64,
     state: PipeState,
     // The reader's socket has failed, and has told so its writing side. It tells that once: to read from it gives what
     // had arrived and then an end, which is none.
@@ -179,11 +208,16 @@ enum PipeState {
 
 impl Pipe {
     fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into(), from: 0, to: 0, state: PipeState::Copying, broken: false }
+        Self { buffer: vec![0; BUFFER].into(), from: 0, to: 0, written: 0, state: PipeState::Copying, broken: false }
     }
 
     fn has_ended(&self) -> bool {
         self.state == PipeState::Ended
+    }
+
+    /// Whether it waits for the writer.
+    fn is_writing(&self) -> bool {
+        self.state == PipeState::Ending || (self.state == PipeState::Copying && self.from < self.to)
     }
 
     /// From here on, throws away what it reads.
@@ -209,7 +243,10 @@ impl Pipe {
                     let rest = self.buffer.get(self.from..self.to).unwrap_or_default();
                     match ready!(Pin::new(&mut *writer).poll_write(cx, rest)) {
                         Ok(0) => return Poll::Ready(Err(Side::Writer(io::ErrorKind::WriteZero.into()))),
-                        Ok(n) => self.from += n,
+                        Ok(n) => {
+                            self.from += n;
+                            self.written += n as u64;
+                        }
                         Err(error) => return Poll::Ready(Err(Side::Writer(error))),
                     }
                 }
