@@ -138,10 +138,10 @@ impl<T: Handle> Inner<T> {
         let now = tokio::time::Instant::now().into_std();
         let before = state.registry.counts();
         let result = f(&mut state, now);
-        let effects = state.registry.take_effects();
-        let mut senders = Vec::new();
-        for ticket in effects.iter().filter_map(Effect::ticket) {
-            senders.push(state.waiting.remove(&ticket));
+        let mut effects = Vec::new();
+        for effect in state.registry.take_effects() {
+            let sender = effect.ticket().and_then(|ticket| state.waiting.remove(&ticket));
+            effects.push((effect, sender));
         }
         let counts = state.registry.counts();
         let next = state.registry.next_deadline();
@@ -150,16 +150,15 @@ impl<T: Handle> Inner<T> {
 
         arm.carry_out(self);
         record_counts(before, counts);
-        let mut senders = senders.into_iter().flatten();
-        for effect in effects {
-            self.carry_out(effect, &mut senders);
+        for (effect, sender) in effects {
+            self.carry_out(effect, sender);
         }
         result
     }
 
-    fn carry_out(&self, effect: Effect<T>, senders: &mut impl Iterator<Item = oneshot::Sender<Answer<T>>>) {
-        let mut answer = |answer| {
-            if let Some(sender) = senders.next() {
+    fn carry_out(&self, effect: Effect<T>, sender: Option<oneshot::Sender<Answer<T>>>) {
+        let answer = |answer| {
+            if let Some(sender) = sender {
                 // A dial that was dropped just now leaves its answer behind.
                 let _ = sender.send(answer);
             }

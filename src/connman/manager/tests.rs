@@ -21,6 +21,7 @@ use crate::{
         dial::Dialing,
         event::TunnelEvent,
         policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, NoGrace},
+        registry::{Ask, DialStep},
     },
     error::{Error, ErrorKind},
     frame::{InstanceId, Metadata},
@@ -276,6 +277,24 @@ async fn waiter_learns_reconnected_or_expired_as_a_value() {
     assert_eq!(waiting.await.unwrap(), Err(ErrorKind::ReconnectTimeout));
     assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::NoConnection));
     assert_eq!(names(&seen), ["connected", "lost", "reconnected", "lost", "expired"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_waits_for_is_not_given_to_the_next_dial() {
+    let (inner, _) = default_manager();
+    connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
+    let lonely = Ask { not_before: Epoch::new(0), limit: 1, absent: Some(Duration::ZERO), unreported: MS };
+    let waiting = spawn_dial(&inner);
+    settle().await;
+    let registration = Arc::new(registration(&inner, 1));
+    inner.with(|state, now| {
+        // A ticket without a dial, which is refused before the dial is released.
+        let step = state.registry.dial(&"other".parse().unwrap(), lonely, now);
+        assert!(matches!(step, DialStep::Wait(_)));
+        let seen = state.registry.incumbent(&key(), now).map(|old| old.registration.epoch);
+        state.registry.register(&registration, Fake::new(2), seen, now).unwrap();
+    });
+    assert_eq!(waiting.await.unwrap(), Ok(2));
 }
 
 #[tokio::test(start_paused = true)]
