@@ -64,7 +64,7 @@ pub trait GracePolicy: Send + Sync + 'static {
     /// Whether another agent of the same principal takes a connected key over. Default [`Displace::Replace`].
     ///
     /// It is not asked when the same run of an agent comes back, when the key is in grace, or when the principals
-    /// differ: the first two always replace, the last is always refused.
+    /// differ: the first two always replace, the last is always refused. If it panics, the old one keeps the key.
     fn displace(&self, old: &Registration, new: &Registration) -> Displace {
         let _ = (old, new);
         Displace::Replace

@@ -258,7 +258,8 @@ impl<T: Handle> Inner<T> {
         if !old.connected || new.instance == was.instance {
             return Ok(());
         }
-        match guarded(Displace::Replace, || self.settings.policy.displace(was, new)) {
+        // Of a policy that fails, nobody's working tunnel is the victim.
+        match guarded(Displace::Reject, || self.settings.policy.displace(was, new)) {
             Displace::Replace => Ok(()),
             Displace::Reject => Err(RegisterRefusal::InUse),
         }

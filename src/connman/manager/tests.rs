@@ -625,19 +625,19 @@ async fn callbacks_run_outside_the_lock_and_may_panic() {
 
     let first = Fake::new(1);
     assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::NoConnection));
-    let _old = connect(&inner, 1, &first);
-    let lease = connect(&inner, 2, &Fake::new(2));
-    assert_eq!(first.closed_with(), Some(CloseCode::REPLACED));
+    let lease = connect(&inner, 1, &first);
+    let refused = Lease::register(&inner, registration(&inner, 2), Fake::new(2));
+    assert_eq!((refused.unwrap_err(), first.closed_with()), (RegisterRefusal::InUse, None), "the old one keeps the key");
     lease.lost(LinkEnd::Lost);
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::ReconnectTimeout));
-    assert_eq!(looks.load(Ordering::Relaxed), 4, "it saw one key at each event but the last");
+    assert_eq!(looks.load(Ordering::Relaxed), 3, "it saw one key at each event but the last");
 
     let counted = snapshotter.snapshot().into_vec().into_iter().find_map(|(key, _, _, value)| match value {
         DebugValue::Counter(n) if key.key().name() == "revdial_callback_failures_total" => Some(n),
         _ => None,
     });
-    // max_hold, absent and waiting_limit (twice), displace, grace; the observer at five events.
-    assert_eq!(counted, Some(11));
+    // max_hold, absent and waiting_limit (twice), displace, grace; the observer at four events.
+    assert_eq!(counted, Some(10));
 }
 
 #[tokio::test(start_paused = true)]
