@@ -28,13 +28,15 @@ use crate::{
 /// It takes the key's tunnel and opens a stream; while the key is in grace it waits for the agent's return, in the
 /// order of first polls. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
 /// manager's dial timeout (default 10 s) runs from each tunnel taken until the agent's answer, never while the dial
-/// waits for a tunnel; [`timeout`](Self::timeout) is over all.
+/// waits for a tunnel; [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at
+/// the latest the dial timeout after the end of the grace in which it first waited.
 ///
 /// Nothing happens before the first poll, and then it must be polled within a tokio runtime that has its timer on.
 ///
 /// # Errors
 /// - [`NoConnection`](ErrorKind::NoConnection): the key is absent;
-/// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace ended while this dial waited;
+/// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace ended while this dial waited, or the agent came and
+///   went for longer than that;
 /// - [`TooManyPendingDials`](ErrorKind::TooManyPendingDials): as many dials wait as may;
 /// - [`DialTimeout`](ErrorKind::DialTimeout): one of the two timeouts passed;
 /// - [`Shutdown`](ErrorKind::Shutdown): the manager was shut down;
@@ -93,6 +95,8 @@ pub(super) struct Dialing<T: Handle> {
     started: Option<Instant>,
     /// The end of `timeout`.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The end of all tries, however often the agent comes and goes, and what is answered there.
+    limit: Option<(Pin<Box<Sleep>>, ErrorKind)>,
     /// Tunnels of older epochs were met dead.
     not_before: Epoch,
     step: Step<T>,
@@ -115,6 +119,7 @@ impl<T: Handle> Dialing<T> {
             timeout: None,
             started: None,
             deadline: None,
+            limit: None,
             not_before: Epoch::new(0),
             step: Step::Ask,
         }
@@ -127,17 +132,44 @@ impl<T: Handle> Dialing<T> {
         })
     }
 
-    /// The caller's deadline, looked at after all else: what is ready at the same instant still counts.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.deadline.as_mut().map_or(Poll::Pending, |deadline| deadline.as_mut().poll(cx))
+    /// The caller's deadline and the limit, looked at after all else: what is ready at the same instant still counts.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<ErrorKind> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(ErrorKind::DialTimeout);
+        }
+        match &mut self.limit {
+            Some((limit, kind)) => limit.as_mut().poll(cx).map(|()| *kind),
+            None => Poll::Pending,
+        }
+    }
+
+    /// All has to be over the dial timeout after the end of the first wait; before there was one, after that of the
+    /// longest grace.
+    fn limit(&mut self, grace: Option<Instant>) {
+        let (end, kind) = match (&self.limit, grace) {
+            (None | Some((_, ErrorKind::DialTimeout)), Some(end)) => (Some(end), ErrorKind::ReconnectTimeout),
+            (None, None) => (Instant::now().checked_add(self.inner.max_hold()), ErrorKind::DialTimeout),
+            _ => return,
+        };
+        if let Some(limit) = end.and_then(|end| end.checked_add(self.inner.dial_timeout())) {
+            self.limit = Some((Box::pin(tokio::time::sleep_until(limit)), kind));
+        }
     }
 
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Result<T::Stream, Error>> {
         loop {
             match &mut self.step {
                 Step::Ask => match self.inner.ask(&self.key, self.not_before) {
-                    Asked::Ready(epoch, tunnel) => self.open(epoch, tunnel),
-                    Asked::Wait(waiting) => self.step = Step::Wait(waiting),
+                    Asked::Ready(epoch, tunnel) => {
+                        self.limit(None);
+                        self.open(epoch, tunnel);
+                    }
+                    Asked::Wait(waiting) => {
+                        self.limit(Some(waiting.end.into()));
+                        self.step = Step::Wait(waiting);
+                    }
                     Asked::Refused(refusal) => return Poll::Ready(Err(refused(refusal))),
                 },
                 Step::Wait(waiting) => match ready!(Pin::new(&mut waiting.answer).poll(cx)) {
@@ -165,7 +197,8 @@ impl<T: Handle> Dialing<T> {
 
     fn open(&mut self, epoch: Epoch, tunnel: T) {
         let timeout = self.inner.dial_timeout();
-        let left = self.deadline.as_ref().map(|end| end.deadline().saturating_duration_since(Instant::now()));
+        let ends = self.deadline.iter().chain(self.limit.iter().map(|(limit, _)| limit));
+        let left = ends.map(|end| end.deadline().saturating_duration_since(Instant::now())).min();
         let give_up = left.map_or(timeout, |left| left.min(timeout));
         let metadata = Metadata {
             deadline_ms: Some(u32::try_from(give_up.as_millis()).unwrap_or(u32::MAX)),
@@ -186,10 +219,7 @@ impl<T: Handle> Future for Dialing<T> {
         let started = self.start();
         let result = match self.poll_steps(cx) {
             Poll::Ready(result) => result,
-            Poll::Pending => {
-                ready!(self.poll_deadline(cx));
-                Err(ErrorKind::DialTimeout.into())
-            }
+            Poll::Pending => Err(ready!(self.poll_deadlines(cx)).into()),
         };
         // Gives back the ticket, or gives up the open, now and not when the caller drops the future.
         self.step = Step::Done;

@@ -62,6 +62,8 @@ enum State<T> {
         registration: Arc<Registration>,
         tunnel: T,
         since: Instant,
+        /// The end of the grace that this link, or those before it, broke off without a word from the agent.
+        owed: Option<Instant>,
     },
     Grace {
         registration: Arc<Registration>,
@@ -141,7 +143,12 @@ impl<T: Clone> Registry<T> {
         let release = |ticket| Effect::Release { ticket, epoch: registration.epoch, tunnel: tunnel.clone() };
         let released: Vec<_> = self.take_waiters(&registration.key).into_iter().map(release).collect();
         let slot = self.slots.entry(registration.key.clone()).or_insert_with(Slot::absent);
-        let next = State::Connected { registration: Arc::clone(registration), tunnel, since: now };
+        let owed = match &slot.state {
+            State::Connected { owed, .. } => *owed,
+            State::Grace { until, .. } => Some(*until),
+            State::Absent => None,
+        };
+        let next = State::Connected { registration: Arc::clone(registration), tunnel, since: now, owed };
         match std::mem::replace(&mut slot.state, next) {
             State::Connected { registration: old, tunnel, .. } => {
                 slot.reconnects = slot.reconnects.saturating_add(1);
@@ -165,17 +172,29 @@ impl<T: Clone> Registry<T> {
         Ok(())
     }
 
-    /// The link of this epoch: since when it is up, and how many losses came before. `None`: it is not the key's
-    /// current one, and what it reports is stale.
-    pub(super) fn link(&self, key: &AgentKey, epoch: Epoch) -> Option<(Instant, u32)> {
+    /// The link of this epoch: its tunnel, since when it is up, and how many losses came before. `None`: it is not the
+    /// key's current one, and what it reports is stale.
+    pub(super) fn link(&self, key: &AgentKey, epoch: Epoch) -> Option<(T, Instant, u32)> {
         let slot = self.slots.get(key)?;
         match &slot.state {
-            State::Connected { registration, since, .. } if registration.epoch == epoch => Some((*since, slot.losses)),
+            State::Connected { registration, since, tunnel, .. } if registration.epoch == epoch => {
+                Some((tunnel.clone(), *since, slot.losses))
+            }
             _ => None,
         }
     }
 
-    /// The link of this epoch was lost at `at`. False: the report is stale, and nothing changed.
+    /// The agent has spoken on the link of this epoch: the grace before it is over for good.
+    pub(super) fn heard(&mut self, key: &AgentKey, epoch: Epoch) {
+        if let Some(Slot { state: State::Connected { registration, owed, .. }, .. }) = self.slots.get_mut(key)
+            && registration.epoch == epoch
+        {
+            *owed = None;
+        }
+    }
+
+    /// The link of this epoch was lost at `at`. False: the report is stale, and nothing changed. If a grace came before
+    /// it and its agent was not [heard](Self::heard), that grace goes on, without what `grace` would add.
     pub(super) fn link_lost(
         &mut self,
         key: &AgentKey,
@@ -198,9 +217,11 @@ impl<T: Clone> Registry<T> {
     }
 
     fn hold(&mut self, key: &AgentKey, cause: LossCause, at: Instant, hold: Duration) {
-        let until = after(at, hold);
         let Some(slot) = self.slots.get_mut(key) else { return };
-        let State::Connected { registration, .. } = &slot.state else { return };
+        let State::Connected { registration, owed, .. } = &slot.state else { return };
+        // Links on which nobody speaks must not prolong a grace, however many there are.
+        let hold = owed.map_or(hold, |until| until.saturating_duration_since(at));
+        let until = owed.unwrap_or_else(|| after(at, hold));
         let next = State::Grace { registration: Arc::clone(registration), since: at, until };
         slot.losses = slot.losses.saturating_add(1);
         slot.last_cause = Some(cause);
@@ -268,14 +289,14 @@ impl<T: Clone> Registry<T> {
         if self.closed {
             return DialStep::Refused(Refusal::ShuttingDown);
         }
-        let own = match self.slots.get(key).map(|slot| &slot.state) {
+        let (own, end) = match self.slots.get(key).map(|slot| &slot.state) {
             Some(State::Connected { registration, tunnel, .. }) if registration.epoch >= ask.not_before => {
                 return DialStep::Ready(registration.epoch, tunnel.clone());
             }
-            Some(State::Connected { .. }) => Some(ask.unreported),
-            Some(State::Grace { .. }) => None,
-            Some(State::Absent) | None => match ask.absent {
-                Some(wait) => Some(wait),
+            Some(State::Connected { .. }) => (Some(after(now, ask.unreported)), None),
+            Some(State::Grace { until, .. }) => (None, Some(*until)),
+            Some(State::Absent) | None => match ask.absent.map(|wait| after(now, wait)) {
+                Some(end) => (Some(end), Some(end)),
                 None => return DialStep::Refused(Refusal::NoConnection),
             },
         };
@@ -285,14 +306,13 @@ impl<T: Clone> Registry<T> {
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let own = own.map(|wait| after(now, wait));
         self.slots.entry(key.clone()).or_insert_with(Slot::absent).waiters.insert(ticket, own);
         self.counts.waiting += 1;
         self.counts.waiting_keys += usize::from(waiting == 0);
         if let Some(own) = own {
             self.due.insert((own, Due::Wait(key.clone(), ticket)));
         }
-        DialStep::Wait(ticket)
+        DialStep::Wait(ticket, end)
     }
 
     /// A waiting dial is given up. Nothing happens if the ticket was answered already.
@@ -376,7 +396,7 @@ impl<T: Clone> Slot<T> {
 
     fn entry(&self) -> Option<Entry<T>> {
         let (registration, tunnel, since, until) = match &self.state {
-            State::Connected { registration, tunnel, since } => (registration, Some(tunnel.clone()), *since, None),
+            State::Connected { registration, tunnel, since, .. } => (registration, Some(tunnel.clone()), *since, None),
             State::Grace { registration, since, until } => (registration, None, *since, Some(*until)),
             State::Absent => return None,
         };

@@ -86,6 +86,8 @@ pub(super) struct Waiting<T: Handle> {
     inner: Arc<Inner<T>>,
     key: AgentKey,
     ticket: Ticket,
+    /// When the key's grace, or the wait for an absent key, is over: as far as that can be said.
+    pub(super) end: Instant,
     pub(super) answer: oneshot::Receiver<Answer<T>>,
 }
 
@@ -230,12 +232,22 @@ impl<T: Handle> Inner<T> {
 
     fn try_register(self: &Arc<Self>, new: &Arc<Registration>, mut tunnel: T) -> Result<(), RegisterRefusal> {
         for _ in 0..REGISTER_TRIES {
-            let old = self.with(|state, now| state.registry.incumbent(&new.key, now));
+            let (old, link) = self.with(|state, now| {
+                let old = state.registry.incumbent(&new.key, now);
+                let link = old.as_ref().and_then(|old| state.registry.link(&new.key, old.registration.epoch));
+                (old, link)
+            });
             if let Some(old) = &old {
                 self.judge(old, new)?;
             }
             let seen = old.map(|old| old.registration.epoch);
-            let registered = self.with(|state, now| state.registry.register(new, tunnel, seen, now));
+            let heard = seen.filter(|_| link.is_some_and(|(tunnel, ..)| has_spoken(&tunnel)));
+            let registered = self.with(|state, now| {
+                if let Some(epoch) = heard {
+                    state.registry.heard(&new.key, epoch);
+                }
+                state.registry.register(new, tunnel, seen, now)
+            });
             match registered {
                 Ok(()) => return Ok(()),
                 Err((Conflict::Changed, back)) => tunnel = back,
@@ -268,14 +280,20 @@ impl<T: Handle> Inner<T> {
     /// The link of this epoch was lost. A stale report does nothing.
     pub(super) fn lost(self: &Arc<Self>, key: &AgentKey, epoch: Epoch, cause: LossCause) {
         // The grace counts from here, however long the policy thinks about it.
-        let link = self.with(|state, now| state.registry.link(key, epoch).map(|(since, losses)| (since, losses, now)));
-        let Some((since, losses, at)) = link else { return };
+        let (link, at) = self.with(|state, now| (state.registry.link(key, epoch), now));
+        let Some((tunnel, since, losses)) = link else { return };
+        let heard = has_spoken(&tunnel);
         let loss = LinkLoss { key, cause, up_for: at.saturating_duration_since(since), losses };
         let grace = match guarded(Grace::Hold(DEFAULT_HOLD), || self.settings.policy.grace(&loss)) {
             Grace::Hold(hold) => Grace::Hold(hold.min(self.max_hold)),
             Grace::Drop => Grace::Drop,
         };
-        self.with(|state, now| state.registry.link_lost(key, epoch, cause, grace, at, now));
+        self.with(|state, now| {
+            if heard {
+                state.registry.heard(key, epoch);
+            }
+            state.registry.link_lost(key, epoch, cause, grace, at, now)
+        });
     }
 
     /// A tunnel for a dial, a place in the queue, or a refusal.
@@ -291,23 +309,20 @@ impl<T: Handle> Inner<T> {
         };
         let limit = guarded(DEFAULT_WAITING, || policy.waiting_limit(key));
         let ask = Ask { not_before, limit, absent, unreported: self.settings.dial_timeout };
-        let (step, answer) = self.with(|state, now| match state.registry.dial(key, ask, now) {
-            DialStep::Wait(ticket) => {
-                let (sender, receiver) = oneshot::channel();
+        let asked = self.with(|state, now| match state.registry.dial(key, ask, now) {
+            DialStep::Ready(epoch, tunnel) => Asked::Ready(epoch, tunnel),
+            DialStep::Refused(refusal) => Asked::Refused(refusal),
+            DialStep::Wait(ticket, end) => {
+                let (sender, answer) = oneshot::channel();
                 state.waiting.insert(ticket, sender);
-                (DialStep::Wait(ticket), Some(receiver))
+                let end = end.or_else(|| now.checked_add(self.max_hold)).unwrap_or(now);
+                Asked::Wait(Waiting { inner: Arc::clone(self), key: key.clone(), ticket, end, answer })
             }
-            step => (step, None),
         });
-        match (step, answer) {
-            (DialStep::Wait(ticket), Some(answer)) => {
-                metrics::record_dial_waited();
-                Asked::Wait(Waiting { inner: Arc::clone(self), key: key.clone(), ticket, answer })
-            }
-            (DialStep::Ready(epoch, tunnel), _) => Asked::Ready(epoch, tunnel),
-            (DialStep::Refused(refusal), _) => Asked::Refused(refusal),
-            (DialStep::Wait(_), None) => Asked::Refused(Refusal::NoConnection),
+        if matches!(asked, Asked::Wait(_)) {
+            metrics::record_dial_waited();
         }
+        asked
     }
 }
 
@@ -338,6 +353,13 @@ fn record_counts(before: Counts, after: Counts) {
     if before.waiting != after.waiting {
         metrics::record_pending_dials(change(before.waiting, after.waiting));
     }
+}
+
+/// Whether the agent has said anything after WELCOME. Each side's first message asks for an answer, and an agent that
+/// is there answers before it does anything else.
+fn has_spoken<T: Handle>(tunnel: &T) -> bool {
+    let stats = tunnel.stats();
+    stats.rtt.is_some() || stats.received_bytes > 0
 }
 
 /// Runs a callback of the user's. One that panics is counted, and `default` stands in its place.

@@ -39,6 +39,7 @@ struct Fake(Arc<FakeState>);
 struct FakeState {
     name: u32,
     answers_opens: bool,
+    agent_spoke: bool,
     ended: Mutex<Option<SessionEnd>>,
     closed_with: Mutex<Option<CloseCode>>,
     unanswered: Mutex<Vec<oneshot::Sender<Result<u32, Error>>>>,
@@ -48,17 +49,23 @@ struct FakeState {
 
 impl Fake {
     fn new(name: u32) -> Self {
-        Self::with(name, true)
+        Self::with(name, true, true)
     }
 
     fn silent(name: u32) -> Self {
-        Self::with(name, false)
+        Self::with(name, false, true)
     }
 
-    fn with(name: u32, answers_opens: bool) -> Self {
+    /// One whose agent says nothing after WELCOME.
+    fn mute(name: u32) -> Self {
+        Self::with(name, false, false)
+    }
+
+    fn with(name: u32, answers_opens: bool, agent_spoke: bool) -> Self {
         Self(Arc::new(FakeState {
             name,
             answers_opens,
+            agent_spoke,
             ended: Mutex::default(),
             closed_with: Mutex::default(),
             unanswered: Mutex::default(),
@@ -132,7 +139,7 @@ impl Handle for Fake {
     }
 
     fn stats(&self) -> SessionStats {
-        SessionStats { streams: 2, sent_bytes: 10, received_bytes: 100, ..SessionStats::default() }
+        SessionStats { streams: 2, sent_bytes: 10, received_bytes: if self.0.agent_spoke { 100 } else { 0 }, ..SessionStats::default() }
     }
 }
 
@@ -290,7 +297,7 @@ async fn an_answer_that_nobody_waits_for_is_not_given_to_the_next_dial() {
     inner.with(|state, now| {
         // A ticket without a dial, which is refused before the dial is released.
         let step = state.registry.dial(&"other".parse().unwrap(), lonely, now);
-        assert!(matches!(step, DialStep::Wait(_)));
+        assert!(matches!(step, DialStep::Wait(..)));
         let seen = state.registry.incumbent(&key(), now).map(|old| old.registration.epoch);
         state.registry.register(&registration, Fake::new(2), seen, now).unwrap();
     });
@@ -305,6 +312,31 @@ async fn a_grace_is_exact_to_the_millisecond_and_no_dial_outlives_it() {
     advance(Duration::from_secs(7)).await;
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::ReconnectTimeout));
     assert_eq!(start.elapsed(), GRACE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_on_which_no_agent_speaks_do_not_prolong_a_grace() {
+    let (inner, seen) = default_manager();
+    let start = tokio::time::Instant::now();
+    connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
+    advance(Duration::from_secs(10)).await;
+    let waiting = spawn_dial(&inner);
+    let displaced = connect(&inner, 1, &Fake::mute(2));
+    settle().await;
+    // Also not by displacing each other.
+    advance(Duration::from_secs(10)).await;
+    connect(&inner, 1, &Fake::mute(3)).lost(LinkEnd::Lost);
+    drop(displaced);
+    assert_eq!(waiting.await.unwrap(), Err(ErrorKind::ReconnectTimeout));
+    assert_eq!(start.elapsed(), GRACE);
+    assert_eq!(names(&seen).last(), Some(&"expired"));
+    // One that speaks has a grace of its own, also when it was displaced by one that did not.
+    connect(&inner, 1, &Fake::new(4)).lost(LinkEnd::Lost);
+    let spoke = connect(&inner, 1, &Fake::new(5));
+    advance(Duration::from_secs(10)).await;
+    connect(&inner, 1, &Fake::mute(6)).lost(LinkEnd::Lost);
+    drop(spoke);
+    assert_eq!(list::list(&inner)[0].grace_left, Some(GRACE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,6 +509,54 @@ async fn the_dial_timeout_runs_from_the_tunnel_and_the_callers_over_all() {
     short.timeout = Some(Duration::from_secs(4));
     assert_eq!(kind_of(short).await, Some(ErrorKind::DialTimeout));
     assert_eq!(*tunnel.0.deadline_ms.lock().unwrap(), Some(4_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b64_an_agent_that_comes_and_goes_buys_no_dial_more_than_its_grace_and_the_dial_timeout() {
+    let (inner, _) = default_manager();
+    let lease = connect(&inner, 1, &Fake::silent(1));
+    let start = tokio::time::Instant::now();
+    let early = spawn_dial(&inner);
+    settle().await;
+    lease.lost(LinkEnd::Lost);
+    advance(Duration::from_secs(20)).await;
+    let late = spawn_dial(&inner);
+    settle().await;
+    let flapping = async {
+        loop {
+            let lease = connect(&inner, 1, &Fake::silent(2));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            lease.lost(LinkEnd::Lost);
+            tokio::time::sleep(Duration::from_secs(8)).await;
+        }
+    };
+    let dials = async {
+        for dial in [early, late] {
+            assert_eq!(dial.await.unwrap(), Err(ErrorKind::ReconnectTimeout));
+            assert_eq!(start.elapsed(), Duration::from_secs(40), "30 s of the first grace, 10 s of opening");
+        }
+    };
+    tokio::select! {
+        () = flapping => {}
+        done = timeout(Duration::from_secs(3600), dials) => done.unwrap(),
+    }
+    assert_eq!(list::stats(&inner).pending_dials_total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_never_waits_but_meets_dead_tunnels_only_ends_too() {
+    let (inner, _) = default_manager();
+    let start = tokio::time::Instant::now();
+    let mut lease = connect(&inner, 1, &Fake::silent(1));
+    let dial = spawn_dial(&inner);
+    while !dial.is_finished() && start.elapsed() < Duration::from_secs(3600) {
+        settle().await;
+        advance(Duration::from_secs(5)).await;
+        lease = connect(&inner, 1, &Fake::silent(2));
+    }
+    assert_eq!(dial.await.unwrap(), Err(ErrorKind::DialTimeout));
+    assert!(start.elapsed() <= Duration::from_secs(45), "the longest grace and one opening");
+    drop(lease);
 }
 
 #[tokio::test(start_paused = true)]

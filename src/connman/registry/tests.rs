@@ -59,7 +59,7 @@ fn a_grace_ends_exactly() {
     let (mut registry, now) = in_grace();
     let end = now + Duration::from_secs(30);
     assert_eq!(registry.next_deadline(), Some(end));
-    let DialStep::Wait(ticket) = registry.dial(&key(0), ask(), end - Duration::from_nanos(1)) else { panic!() };
+    let DialStep::Wait(ticket, _) = registry.dial(&key(0), ask(), end - Duration::from_nanos(1)) else { panic!() };
     assert_eq!(registry.take_effects(), []);
     // No sweep needed: whoever calls at the end finds it ended.
     assert_eq!(registry.dial(&key(0), ask(), end), DialStep::Refused(Refusal::NoConnection));
@@ -74,6 +74,27 @@ fn a_grace_counts_from_the_loss_and_not_from_its_report() {
     registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, now, now + Duration::from_secs(31));
     assert!(registry.incumbent(&key(0), now).is_none(), "reported after its end");
     assert_eq!(registry.counts(), Counts::default());
+}
+
+#[test]
+fn a_grace_goes_on_after_links_on_which_nobody_spoke() {
+    let hold = Duration::from_secs(30);
+    for heard in [false, true] {
+        let (mut registry, now) = in_grace();
+        let (second, third) = (now + Duration::from_secs(10), now + Duration::from_secs(20));
+        registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), second).unwrap();
+        if heard {
+            registry.heard(&key(0), Epoch::new(2));
+        }
+        // What is displaced without having spoken changes nothing either.
+        registry.register(&registration(0, 3), 3, Some(Epoch::new(2)), second).unwrap();
+        registry.take_effects();
+        registry.link_lost(&key(0), Epoch::new(3), LossCause::Lost, Grace::Hold(hold), third, third);
+        let end = if heard { third + hold } else { now + hold };
+        assert_eq!(registry.next_deadline(), Some(end), "{heard}");
+        let told = registry.take_effects();
+        assert!(matches!(told[..], [Effect::Lost { hold: Some(hold), .. }] if hold == end - third), "{told:?}");
+    }
 }
 
 #[test]
@@ -106,7 +127,7 @@ fn a_key_in_grace_keeps_its_place_at_the_limit_of_tunnels() {
 fn who_waits_for_the_report_of_a_loss_then_waits_for_the_grace() {
     let (mut registry, now) = connected();
     let dead = Ask { not_before: Epoch::new(2), ..ask() };
-    let DialStep::Wait(ticket) = registry.dial(&key(0), dead, now) else { panic!() };
+    let DialStep::Wait(ticket, _) = registry.dial(&key(0), dead, now) else { panic!() };
     assert_eq!(registry.next_deadline(), Some(now + Duration::from_secs(10)));
     let lost = now + Duration::from_secs(9);
     let grace = Grace::Hold(Duration::from_secs(30));
@@ -121,7 +142,7 @@ fn who_waits_for_the_report_of_a_loss_then_waits_for_the_grace() {
 fn a_loss_that_is_never_reported_ends_the_wait_for_it() {
     let (mut registry, now) = connected();
     let dead = Ask { not_before: Epoch::new(2), ..ask() };
-    let DialStep::Wait(ticket) = registry.dial(&key(0), dead, now) else { panic!() };
+    let DialStep::Wait(ticket, _) = registry.dial(&key(0), dead, now) else { panic!() };
     registry.expire(now + Duration::from_secs(10));
     assert_eq!(answers(&registry.take_effects()), [(ticket, Err(Refusal::Unreported))]);
 }
@@ -132,13 +153,13 @@ fn times_beyond_measure_do_not_overflow() {
     registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Hold(Duration::MAX), now, now);
     assert!(registry.next_deadline() > Some(now));
     let forever = Ask { absent: Some(Duration::MAX), ..ask() };
-    assert!(matches!(registry.dial(&key(1), forever, now), DialStep::Wait(_)));
+    assert!(matches!(registry.dial(&key(1), forever, now), DialStep::Wait(..)));
 }
 
 #[test]
 fn nothing_gets_in_after_the_shutdown() {
     let (mut registry, now) = in_grace();
-    let DialStep::Wait(ticket) = registry.dial(&key(0), ask(), now) else { panic!() };
+    let DialStep::Wait(ticket, _) = registry.dial(&key(0), ask(), now) else { panic!() };
     registry.register(&registration(1, 2), 2, None, now).unwrap();
     registry.take_effects();
     registry.shut_down(CloseCode::RESTART, now);
@@ -172,6 +193,10 @@ enum Op {
     Close {
         key: u8,
     },
+    /// The agent speaks.
+    Hear {
+        key: u8,
+    },
     Advance {
         ms: u64,
     },
@@ -190,7 +215,8 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (keys.clone(), any::<bool>(), prop::option::of(0..50u64))
             .prop_map(|(key, dead, absent)| Op::Dial { key, dead, absent }),
         2 => (0..8usize).prop_map(|nth| Op::GiveBack { nth }),
-        1 => keys.prop_map(|key| Op::Close { key }),
+        1 => keys.clone().prop_map(|key| Op::Close { key }),
+        2 => keys.prop_map(|key| Op::Hear { key }),
         2 => (0..20u64).prop_map(|ms| Op::Advance { ms }),
         2 => any::<bool>().prop_map(|exactly| Op::AdvanceToDeadline { exactly }),
     ]
@@ -199,7 +225,8 @@ fn op() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Now {
     Absent,
-    Up(u64),
+    /// The epoch, and the end of the grace before if the agent has not spoken since.
+    Up(u64, Option<Instant>),
     Grace(u64, Instant),
 }
 
@@ -268,7 +295,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
         Op::Register { key: n } => {
             let seen = match model.state(n) {
                 Now::Absent => None,
-                Now::Up(epoch) | Now::Grace(epoch, _) => Some(Epoch::new(epoch)),
+                Now::Up(epoch, _) | Now::Grace(epoch, _) => Some(Epoch::new(epoch)),
             };
             let epoch = model.epoch;
             model.epoch += 1;
@@ -276,14 +303,19 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             let result = registry.register(&registration(n, epoch), epoch, seen, model.now);
             assert_eq!(result, if full { Err((Conflict::Overloaded, epoch)) } else { Ok(()) });
             if !full {
-                model.set(n, Now::Up(epoch));
+                let owed = match model.state(n) {
+                    Now::Absent => None,
+                    Now::Up(_, owed) => owed,
+                    Now::Grace(_, until) => Some(until),
+                };
+                model.set(n, Now::Up(epoch, owed));
                 model.answer_all(n, Ok(epoch));
             }
         }
         Op::Lose { key: n, stale, hold } => {
-            let epoch = match model.state(n) {
-                Now::Up(epoch) if !stale => epoch,
-                _ => 0,
+            let (epoch, owed) = match model.state(n) {
+                Now::Up(epoch, owed) if !stale => (epoch, owed),
+                _ => (0, None),
             };
             let grace = hold.map_or(Grace::Drop, |hold| Grace::Hold(ms(hold)));
             let now = model.now;
@@ -296,7 +328,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
                     model.answer_all(n, Err(Refusal::NoConnection));
                 }
                 Some(hold) => {
-                    model.set(n, Now::Grace(epoch, now + ms(hold)));
+                    model.set(n, Now::Grace(epoch, owed.unwrap_or(now + ms(hold))));
                     for waiter in model.waiters.iter_mut().filter(|(of, _, _)| *of == n) {
                         waiter.2 = None;
                     }
@@ -306,17 +338,17 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
         }
         Op::Dial { key: n, dead, absent } => {
             let not_before = match model.state(n) {
-                Now::Up(epoch) if dead => epoch + 1,
+                Now::Up(epoch, _) if dead => epoch + 1,
                 _ => 0,
             };
             let wanted = Ask { not_before: Epoch::new(not_before), absent: absent.map(ms), limit: PER_KEY, unreported };
             let step = registry.dial(&key(n), wanted, model.now);
             let own = match model.state(n) {
-                Now::Up(epoch) if !dead => {
+                Now::Up(epoch, _) if !dead => {
                     assert_eq!(step, DialStep::Ready(Epoch::new(epoch), epoch));
                     return;
                 }
-                Now::Up(_) => Some(model.now + unreported),
+                Now::Up(..) => Some(model.now + unreported),
                 Now::Grace(..) => None,
                 Now::Absent => match absent {
                     None => {
@@ -329,7 +361,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             let full = model.waiters.len() >= LIMITS.waiting
                 || model.waiters.iter().filter(|(of, _, _)| *of == n).count() >= PER_KEY;
             match step {
-                DialStep::Wait(ticket) if !full => {
+                DialStep::Wait(ticket, _) if !full => {
                     assert!(model.waiters.iter().all(|(_, earlier, _)| *earlier < ticket), "tickets rise");
                     model.waiters.push((n, ticket, own));
                     model.issued.insert(ticket, n);
@@ -342,6 +374,13 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
                 let (n, ticket, _) = model.waiters.remove(nth);
                 registry.give_back(&key(n), ticket);
                 registry.give_back(&key(n), ticket);
+            }
+        }
+        Op::Hear { key: n } => {
+            if let Now::Up(epoch, _) = model.state(n) {
+                registry.heard(&key(n), Epoch::new(epoch));
+                registry.heard(&key(n), Epoch::new(epoch.wrapping_add(1)));
+                model.set(n, Now::Up(epoch, None));
             }
         }
         Op::Close { key: n } => {
@@ -373,7 +412,7 @@ fn check(registry: &mut Registry<u64>, model: &mut Model) {
     assert_eq!(registry.next_deadline(), model.deadlines().min());
     let is = |wanted: fn(&Now) -> bool| model.keys.iter().filter(|state| wanted(state)).count();
     let counts = Counts {
-        connected: is(|state| matches!(state, Now::Up(_))),
+        connected: is(|state| matches!(state, Now::Up(..))),
         grace: is(|state| matches!(state, Now::Grace(..))),
         waiting: model.waiters.len(),
         waiting_keys: (0..3).filter(|key| model.waiters.iter().any(|(of, _, _)| of == key)).count(),
@@ -391,7 +430,7 @@ fn waiters_are_answered_oldest_first() {
     let (mut registry, now) = in_grace();
     let tickets: Vec<Ticket> = (0..PER_KEY)
         .map(|_| match registry.dial(&key(0), ask(), now) {
-            DialStep::Wait(ticket) => ticket,
+            DialStep::Wait(ticket, _) => ticket,
             step => panic!("{step:?}"),
         })
         .collect();
@@ -424,7 +463,7 @@ proptest! {
         model.now += Duration::from_secs(3600);
         model.expire();
         check(&mut registry, &mut model);
-        let up: Vec<u8> = (0..3).filter(|n| matches!(model.state(*n), Now::Up(_))).collect();
+        let up: Vec<u8> = (0..3).filter(|n| matches!(model.state(*n), Now::Up(..))).collect();
         for n in up {
             apply(&mut registry, &mut model, &Op::Close { key: n });
             check(&mut registry, &mut model);

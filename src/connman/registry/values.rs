@@ -134,8 +134,9 @@ pub(in crate::connman) struct Ask {
 pub(in crate::connman) enum DialStep<T> {
     /// A tunnel, now.
     Ready(Epoch, T),
-    /// A place in the queue: an effect will answer the ticket, unless it is given back.
-    Wait(Ticket),
+    /// A place in the queue: an effect will answer the ticket, unless it is given back; as it is now, at this time at
+    /// the latest. `None`: the key is connected by its last report, and what grace it gets is not known.
+    Wait(Ticket, Option<Instant>),
     /// Nothing.
     Refused(Refusal),
 }
