@@ -28,6 +28,8 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    /// It came about before anything was sent, whatever its kind says of others.
+    unsent: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -164,13 +166,19 @@ impl Error {
     /// An error of this kind, without a cause.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, source: None }))
+        Self(Box::new(Inner { kind, unsent: false, source: None }))
     }
 
     /// An error of this kind with a cause.
     #[must_use]
     pub fn with_source(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Box::new(Inner { kind, source: Some(source.into()) }))
+        Self(Box::new(Inner { kind, unsent: false, source: Some(source.into()) }))
+    }
+
+    /// The same, of something that failed before anything was sent.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.0.unsent = true;
+        self
     }
 
     /// What went wrong.
@@ -199,6 +207,9 @@ impl Error {
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
         use ErrorKind as K;
+        if self.0.unsent {
+            return true;
+        }
         match self.0.kind {
             K::NoConnection | K::ReconnectTimeout | K::TooManyPendingDials | K::DialTimeout | K::Overloaded => true,
             K::TargetUnknown | K::TargetDenied | K::TargetRefused | K::TargetTimeout => true,
@@ -289,15 +300,16 @@ impl From<StreamError> for Error {
     }
 }
 
+/// Where an open is turned down by this side, OPEN has not left.
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         let kind = match &error {
-            OpenError::Session(end) => return end.clone().into(),
+            OpenError::Session(end) => return Self::from(end.clone()).unsent(),
             OpenError::TooManyOpens | OpenError::TooManyStreams => ErrorKind::Overloaded,
             OpenError::Draining | OpenError::Exhausted => ErrorKind::Shutdown,
             OpenError::WrongSide => ErrorKind::InvalidInput,
         };
-        Self::with_source(kind, error)
+        Self::with_source(kind, error).unsent()
     }
 }
 
@@ -340,6 +352,26 @@ mod tests {
         let outer = Outer(Error::new(ErrorKind::TargetRefused).into());
         assert_eq!(Error::find(&outer).map(Error::kind), Some(ErrorKind::TargetRefused));
         assert!(Error::find(&Outer(io::Error::other("none of ours"))).is_none());
+    }
+
+    #[test]
+    fn an_open_that_never_left_may_be_tried_again_and_a_stream_that_ended_may_not() {
+        let shutdown = SessionEnd::Shutdown;
+        for (open, kind) in [
+            (OpenError::Draining, ErrorKind::Shutdown),
+            (OpenError::Exhausted, ErrorKind::Shutdown),
+            (OpenError::Session(shutdown.clone()), ErrorKind::Shutdown),
+            (OpenError::TooManyOpens, ErrorKind::Overloaded),
+            (OpenError::TooManyStreams, ErrorKind::Overloaded),
+        ] {
+            let error = Error::from(open);
+            assert_eq!((error.kind(), error.is_retry_safe()), (kind, true), "{error:?}");
+        }
+        let error = Error::from(StreamError::Session(shutdown));
+        assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Shutdown, false));
+        let reset = |code| Error::from(StreamError::Reset { code, reason: "".into() });
+        assert!(reset(ResetCode::TARGET_REFUSED).is_retry_safe());
+        assert!(!reset(ResetCode::TARGET_RESET).is_retry_safe());
     }
 
     #[test]

@@ -254,4 +254,5 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::Unreported => ErrorKind::DialTimeout,
         Refusal::ShuttingDown => ErrorKind::Shutdown,
     })
+    .unsent()
 }

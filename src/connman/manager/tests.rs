@@ -748,7 +748,8 @@ async fn after_the_shutdown_nothing_is_taken() {
     let _lease = connect(&inner, 1, &tunnel);
     inner.with(|state, now| state.registry.shut_down(CloseCode::RESTART, now));
     assert_eq!((tunnel.closed_with(), tunnel.ended()), (Some(CloseCode::RESTART), Some(SessionEnd::Shutdown)));
-    assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::Shutdown));
+    let error = dial(&inner).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Shutdown, true), "nothing was sent");
     let refused = Lease::register(&inner, registration(&inner, 1), Fake::new(2));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::ShuttingDown);
 }
