@@ -24,6 +24,13 @@ use crate::{
 /// When to come back after a refusal for want of room: handshakes are short.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What the head of an upgrade may take, in bytes: its path, query, and the names and values of its headers. A token and
+/// a browser's cookies fit.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// How many headers an upgrade may have.
+const MAX_HEADERS: usize = 100;
+
 /// The settings of a layer, behind an `Arc` in all that it makes.
 pub(crate) struct Gate<A> {
     pub(crate) connman: ConnectionManager,
@@ -37,9 +44,13 @@ pub(crate) struct Gate<A> {
 }
 
 impl<A: Authorize> Gate<A> {
-    /// What needs no waiting: is it an upgrade at all, not from a strange page, and is there room. On `Ok` the
+    /// What needs no waiting: is it of a size to look at, an upgrade at all, not from a strange page, and is there room. On `Ok` the
     /// answer is still to come.
     pub(crate) fn admit<B>(self: &Arc<Self>, mut request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
+        if head_is_too_large(&request) {
+            let (status, headers) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, HeaderMap::new());
+            return Err(refuse(Refusal { status, headers, reason: "head" }));
+        }
         let upgrade = Upgrade::begin(&mut request).map_err(refuse)?;
         if !origin_is_allowed(request.headers(), &self.origins) {
             return Err(reject(&Rejection::origin()));
@@ -105,6 +116,13 @@ impl<A: Authorize> Gate<A> {
             Ok(Ok(verdict)) => verdict,
         }
     }
+}
+
+fn head_is_too_large<B>(request: &Request<B>) -> bool {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers();
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    headers.len() > MAX_HEADERS || target + fields > MAX_HEAD
 }
 
 fn reject(rejection: &Rejection) -> Response<()> {

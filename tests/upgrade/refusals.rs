@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// What is wrong with a request, in the order in which it is told.
-const FAULTS: [(&str, u16); 9] = [
+const FAULTS: [(&str, u16); 10] = [
+    ("head", 431),
     ("method", 405),
     ("upgrade", 426),
     ("origin", 403),
@@ -38,6 +39,9 @@ fn faulty(faults: &[&str]) -> Request<Full<Bytes>> {
     let headers = &mut parts.headers;
     let credentials = if has("credentials") { "Bearer wrong" } else { BEARER };
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static(credentials));
+    if has("head") {
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(&[b'c'; 16 * 1024]).unwrap());
+    }
     if has("method") {
         parts.method = Method::POST;
     }
@@ -105,6 +109,34 @@ fn b1_to_b7_and_b11_refusals_say_what_would_do_and_are_counted() {
             assert_eq!(counted.take(), [counter], "{fault}");
         });
     }
+}
+
+#[test]
+fn b12_a_head_over_16_kib_or_100_headers_is_too_large() {
+    // What a granted request has, besides the header that pads it.
+    let (parts, _) = full(granted(URI)).into_parts();
+    let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let pad = 16 * 1024 - URI.len() - size - "x-pad".len();
+    let count = 100 - parts.headers.len();
+    Counted::within(|counted| {
+        block_on(async {
+            let layer = layer(&ConnectionManager::new());
+            for (pad, expected) in [(pad, 101), (pad + 1, 431)] {
+                assert_eq!(status(&layer, granted(URI).header("x-pad", "p".repeat(pad))).await, expected, "{pad}");
+                let uri = format!("{URI}&{}", "p".repeat(pad + "x-pad".len() - 1));
+                assert_eq!(status(&layer, granted(&uri)).await, expected, "in the query");
+            }
+            for (count, expected) in [(count, 101), (count + 1, 431)] {
+                let many = (0..count).fold(granted(URI), |request, _| request.header("x", "y"));
+                assert_eq!(status(&layer, many).await, expected, "{count}");
+            }
+            // Of others' requests nothing is asked.
+            let elsewhere = granted("/elsewhere").header("x-pad", "p".repeat(pad * 2));
+            assert_eq!(status(&layer, elsewhere).await, 200);
+        });
+        let heads = counted.take().into_iter().filter(|name| name == "revdial_handshake_rejected_total{head}").count();
+        assert_eq!(heads, 3);
+    });
 }
 
 #[tokio::test]
