@@ -355,8 +355,8 @@ fn record_counts(before: Counts, after: Counts) {
     }
 }
 
-/// Whether the agent has said anything after WELCOME. Each side's first message asks for an answer, and an agent that
-/// is there answers before it does anything else.
+/// Whether the agent has said anything after WELCOME. This side's first message there is a PING, so an agent that
+/// listens has answered it, whatever else it says.
 fn has_spoken<T: Handle>(tunnel: &T) -> bool {
     let stats = tunnel.stats();
     stats.rtt.is_some() || stats.received_bytes > 0

@@ -256,3 +256,32 @@ fn a_connection_that_is_never_handed_over_is_counted() {
         assert_eq!(counted.take(), ["revdial_handshake_rejected_total{upgrade}"]);
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn b64_a_grace_is_not_prolonged_by_links_that_say_hello_and_no_more() {
+    let connman = ConnectionManager::new();
+    let service = layer(&connman).into_service();
+    let mut agent = RawAgent::connect(serve(service.clone()), granted(URI), 1).await;
+    agent.send(Frame::Ping([1; 8])).await;
+    assert!(matches!(agent.recv().await, Arrived::Frames(..)), "a PONG, and with it our own to the server's PING");
+    drop(agent);
+    gone(&connman).await;
+    let start = Instant::now();
+    let dial = {
+        let connman = connman.clone();
+        tokio::spawn(async move { connman.dial(&key("a"), &TargetName::default()).await })
+    };
+    let flapping = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            let mut agent = RawAgent::open(serve(service.clone()), granted(URI)).await;
+            agent.send(Frame::Hello(hello(1))).await;
+        }
+    };
+    let error = tokio::select! {
+        () = flapping => unreachable!(),
+        dialled = tokio::time::timeout(Duration::from_secs(3600), dial) => dialled.unwrap().unwrap().unwrap_err(),
+    };
+    assert_eq!(error.kind(), ErrorKind::ReconnectTimeout);
+    assert!(start.elapsed() <= Duration::from_secs(31), "{:?}", start.elapsed());
+}
