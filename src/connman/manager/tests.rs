@@ -139,7 +139,12 @@ impl Handle for Fake {
     }
 
     fn stats(&self) -> SessionStats {
-        SessionStats { streams: 2, sent_bytes: 10, received_bytes: if self.0.agent_spoke { 100 } else { 0 }, ..SessionStats::default() }
+        SessionStats {
+            streams: 2,
+            sent_bytes: 10,
+            received_bytes: if self.0.agent_spoke { 100 } else { 0 },
+            ..SessionStats::default()
+        }
     }
 }
 
@@ -707,7 +712,11 @@ async fn callbacks_run_outside_the_lock_and_may_panic() {
     assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::NoConnection));
     let lease = connect(&inner, 1, &first);
     let refused = Lease::register(&inner, registration(&inner, 2), Fake::new(2));
-    assert_eq!((refused.unwrap_err(), first.closed_with()), (RegisterRefusal::InUse, None), "the old one keeps the key");
+    assert_eq!(
+        (refused.unwrap_err(), first.closed_with()),
+        (RegisterRefusal::InUse, None),
+        "the old one keeps the key"
+    );
     lease.lost(LinkEnd::Lost);
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::ReconnectTimeout));
     assert_eq!(looks.load(Ordering::Relaxed), 3, "it saw one key at each event but the last");

@@ -1,0 +1,242 @@
+//! What dials and streams meet when agents are taken over, lost, back, sent away or late: server and agent together.
+#![cfg(all(feature = "server", feature = "agent"))]
+
+#[path = "support/net.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod net;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use net::Net;
+use revdial::{
+    AgentKey, Error, ErrorKind, TargetName, TunnelStream,
+    agent::{AgentStatus, Listener},
+    connman::{ConnectionManager, Stats, TunnelEvent},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    task::JoinHandle,
+    time::Instant,
+};
+
+type Dialled = JoinHandle<Result<TunnelStream, Error>>;
+
+fn key() -> AgentKey {
+    "a".parse().unwrap()
+}
+
+/// A manager, and when it told of what.
+fn manager() -> (ConnectionManager, Arc<Mutex<Vec<(&'static str, Instant)>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&seen);
+    let observer = move |event: &TunnelEvent| events.lock().unwrap().push((event.name(), Instant::now()));
+    (ConnectionManager::builder().observer(observer).build(), seen)
+}
+
+fn names(events: &Mutex<Vec<(&'static str, Instant)>>) -> Vec<&'static str> {
+    events.lock().unwrap().iter().map(|(name, _)| *name).collect()
+}
+
+fn dial(connman: &ConnectionManager) -> Dialled {
+    tokio::spawn(connman.dial(&key(), &TargetName::default()))
+}
+
+/// Waits until so many dials wait.
+async fn waiting(connman: &ConnectionManager, dials: usize) {
+    while connman.stats().pending_dials_total != dials {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A connected agent `a` that keeps what it accepts, in its order.
+struct Running {
+    status: watch::Receiver<AgentStatus>,
+    run: JoinHandle<Result<(), Error>>,
+    accepted: Arc<Mutex<Vec<TunnelStream>>>,
+}
+
+impl Running {
+    async fn on(net: &Net) -> Self {
+        let agent = net.agent();
+        let status = agent.status();
+        let (mut listener, run): (Listener, _) = agent.listen();
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Some(stream) = listener.accept().await {
+                kept.lock().unwrap().push(stream);
+            }
+        });
+        let mut running = Self { status, run: tokio::spawn(run), accepted };
+        running.connected().await;
+        running
+    }
+
+    async fn connected(&mut self) {
+        self.status.wait_for(AgentStatus::is_connected).await.unwrap();
+    }
+
+    /// The first byte of each stream that it accepted.
+    async fn first_bytes(&self) -> Vec<u8> {
+        let accepted = std::mem::take(&mut *self.accepted.lock().unwrap());
+        let mut bytes = Vec::new();
+        for mut stream in accepted {
+            bytes.push(stream.read_u8().await.unwrap());
+        }
+        bytes
+    }
+}
+
+/// How a stream ends that waits for bytes.
+async fn end(stream: &mut TunnelStream) -> ErrorKind {
+    let error = stream.read_u8().await.unwrap_err();
+    Error::find(&error).unwrap().kind()
+}
+
+#[tokio::test(start_paused = true)]
+async fn b10_a_second_agent_has_the_key_at_once_and_callers_of_the_first_learn_it() {
+    let (connman, events) = manager();
+    let net = Net::to(&connman);
+    let first = Running::on(&net).await;
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    let start = Instant::now();
+    let second = Running::on(&net).await;
+    assert_eq!(end(&mut stream).await, ErrorKind::Replaced);
+    assert_eq!(first.run.await.unwrap().unwrap_err().kind(), ErrorKind::Replaced);
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    AsyncWriteExt::write_all(&mut stream, b"x").await.unwrap();
+    assert_eq!((first.accepted.lock().unwrap().len(), second.first_bytes().await), (1, b"x".to_vec()));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(names(&events), ["connected", "replaced", "connected"]);
+    // The end of the old link's task touches nothing of the new one.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(second.status.borrow().is_connected());
+    assert_eq!(connman.stats().active_connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b64_dials_wait_for_a_lost_agent_and_are_released_in_order_by_its_return() {
+    let (connman, events) = manager();
+    let net = Net::to(&connman);
+    let mut agent = Running::on(&net).await;
+    let mut lost = dial(&connman).await.unwrap().unwrap();
+    net.down(true);
+    net.cut();
+    assert_eq!(end(&mut lost).await, ErrorKind::SessionLost);
+    let mut dials = Vec::new();
+    for nth in 0..10 {
+        dials.push(dial(&connman));
+        waiting(&connman, nth + 1).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(dials.iter().all(|dial| !dial.is_finished()));
+    agent.accepted.lock().unwrap().clear();
+    net.down(false);
+    agent.connected().await;
+    for (nth, dial) in dials.into_iter().enumerate() {
+        let mut stream = dial.await.unwrap().unwrap();
+        AsyncWriteExt::write_all(&mut stream, &[nth as u8]).await.unwrap();
+    }
+    assert_eq!(agent.first_bytes().await, Vec::from_iter(0..10));
+    assert_eq!(connman.stats().pending_dials_total, 0);
+    assert_eq!(names(&events), ["connected", "lost", "reconnected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b64_a_grace_ends_exactly_and_whoever_waits_is_told() {
+    let (connman, events) = manager();
+    let net = Net::to(&connman);
+    let agent = Running::on(&net).await;
+    agent.run.abort();
+    while connman.stats().grace_period_entries == 0 {
+        tokio::task::yield_now().await;
+    }
+    let lost = Instant::now();
+    let first = dial(&connman);
+    tokio::time::sleep(Duration::from_millis(29_999)).await;
+    let last = dial(&connman);
+    waiting(&connman, 2).await;
+    for dial in [first, last] {
+        let error = dial.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::ReconnectTimeout, true));
+        assert_eq!(lost.elapsed(), Duration::from_secs(30));
+    }
+    assert_eq!(dial(&connman).await.unwrap().unwrap_err().kind(), ErrorKind::NoConnection);
+    assert_eq!(lost.elapsed(), Duration::from_secs(30), "a key that is gone is told at once");
+    assert_eq!(connman.stats(), Stats::default());
+    assert_eq!(events.lock().unwrap().last(), Some(&("expired", lost + Duration::from_secs(30))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b68_a_restarted_agent_has_its_key_at_once_and_not_after_the_grace() {
+    let (connman, events) = manager();
+    let net = Net::to(&connman);
+    let killed = Running::on(&net).await;
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    let start = Instant::now();
+    killed.run.abort();
+    let restarted = Running::on(&net).await;
+    let old = end(&mut stream).await;
+    assert!(matches!(old, ErrorKind::SessionLost | ErrorKind::Replaced), "as the server learns of it: {old:?}");
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    AsyncWriteExt::write_all(&mut stream, b"x").await.unwrap();
+    assert_eq!(restarted.first_bytes().await, b"x");
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!names(&events).contains(&"expired"), "{:?}", names(&events));
+    assert_eq!(connman.stats().active_connections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_fails_streams_at_once_and_the_agent_comes_back_slowly() {
+    let (connman, events) = manager();
+    let net = Net::to(&connman);
+    let mut agent = Running::on(&net).await;
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    let start = Instant::now();
+    assert!(connman.disconnect(&key()));
+    assert_eq!(end(&mut stream).await, ErrorKind::SessionLost);
+    assert_eq!(dial(&connman).await.unwrap().unwrap_err().kind(), ErrorKind::NoConnection);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(!connman.disconnect(&key()), "it is gone");
+    let refused = agent.status.wait_for(|status| matches!(status, AgentStatus::Refused { .. })).await.unwrap().clone();
+    let AgentStatus::Refused { until, cause, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(cause, ErrorKind::Auth);
+    agent.connected().await;
+    assert!(Instant::now() >= until && until > start, "not before its time");
+    dial(&connman).await.unwrap().unwrap();
+    assert_eq!(names(&events), ["connected", "lost", "connected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_all_and_takes_nothing_more() {
+    let (connman, _) = manager();
+    let net = Net::to(&connman);
+    let mut agent = Running::on(&net).await;
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    let start = Instant::now();
+    connman.shutdown();
+    assert_eq!(end(&mut stream).await, ErrorKind::Shutdown);
+    let error = dial(&connman).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Shutdown, true), "nothing was sent");
+    assert_eq!((start.elapsed(), connman.stats()), (Duration::ZERO, Stats::default()));
+    // The agent tries on, for another server behind the same name.
+    for _ in 0..3 {
+        agent.status.wait_for(|status| matches!(status, AgentStatus::Waiting { .. })).await.unwrap();
+        agent.status.changed().await.unwrap();
+    }
+    assert_eq!(connman.stats(), Stats::default());
+    assert!(!agent.run.is_finished());
+
+    let (connman, _) = manager();
+    let net = Net::to(&connman);
+    Running::on(&net).await.run.abort();
+    let dialled = dial(&connman);
+    waiting(&connman, 1).await;
+    connman.shutdown();
+    assert_eq!(dialled.await.unwrap().unwrap_err().kind(), ErrorKind::Shutdown, "also of those that wait");
+}
