@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "server/route.rs",
     "connector/target.rs",
     "agent/backoff.rs",
+    "agent/endpoint.rs",
+    "proxy/head.rs",
 ];
 
 /// What a pure file does not contain.

@@ -17,6 +17,7 @@ use crate::{connman::Dial, error::Error, tunnel::TunnelStream};
 pub struct Connecting(State);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a dial: a box would only add an allocation to it")]
 enum State {
     Dialing(Dial),
     /// The URI cannot be dialled. Empty when the error was taken.

@@ -28,7 +28,7 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     /// What the answer says beside it.
     pub(crate) headers: HeaderMap,
-    /// `method`, `no_upgrade`, `version`, `key`, `body` or `subprotocol`.
+    /// The label of `revdial_handshake_rejected_total`: what was wrong, in a word.
     pub(crate) reason: &'static str,
 }
 
