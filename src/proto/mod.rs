@@ -126,6 +126,7 @@ mod views;
 pub use config::{InvalidConfig, SessionConfig};
 pub use error::{OpenError, SessionEnd, StreamError, Violation};
 pub use event::{DeadCause, Event};
+#[cfg(any(feature = "server", feature = "agent"))]
 pub(crate) use flood::FloodBudget;
 pub use hello::{VERSION, check_bounds, check_hello};
 pub use recv_half::Read;
