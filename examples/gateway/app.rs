@@ -46,6 +46,7 @@ pub(crate) fn router(settings: Settings) -> Result<(Router, ConnectionManager), 
     let session = SessionConfig {
         ping_interval: settings.ping_interval,
         dead_after: settings.dead_after,
+        accept_timeout: settings.dial_timeout,
         ..SessionConfig::default()
     };
     let tunnels = RevDialLayer::new(connman.clone(), KnownPeer(SharedBearer::new(settings.token)?)).session(session)?;

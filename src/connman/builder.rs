@@ -50,6 +50,9 @@ impl ConnectionManagerBuilder {
     }
 
     /// How long an agent may take to answer an open. Default 10 s. It does not count while a dial waits for a tunnel.
+    ///
+    /// A dial with early data has ended by then; what bounds its stream, and every other, is the session's
+    /// [`accept_timeout`](crate::proto::SessionConfig::accept_timeout): set both.
     pub const fn dial_timeout(mut self, timeout: Duration) -> Self {
         self.dial_timeout = timeout;
         self

@@ -5,7 +5,8 @@ use futures_util::{StreamExt, future::join_all};
 use http::header;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use revdial::agent::Agent;
+use tokio::time::{Duration, Instant, timeout};
 use tokio_tungstenite::connect_async;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// "Within a few seconds", for programs that have streams running.
-const A_FEW_SECONDS: std::time::Duration = std::time::Duration::from_secs(8);
+const A_FEW_SECONDS: Duration = Duration::from_secs(8);
 
 /// A gateway, an agent `a`, and a response whose body is under way.
 async fn running() -> (Gateway, Program, Service, Incoming) {
@@ -151,4 +152,18 @@ async fn an_agent_finds_back_to_a_gateway_that_was_killed() {
     let gateway = Gateway::at(&gateway.addr.to_string(), "").await;
     gateway.until(|stats| state(stats, "a") == Some("connected")).await;
     assert_eq!(gateway.text("/proxy/a/").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_no_open_costs_the_dial_timeout_and_no_more() {
+    let gateway = Gateway::with("--dial-timeout 200ms").await;
+    let agent = Agent::builder(format!("http://{}", gateway.addr), "mute").token(TOKEN).build().unwrap();
+    let (_listener, run) = agent.listen(); // takes nothing
+    let _run = tokio::spawn(run);
+    gateway.until(|stats| state(stats, "mute") == Some("connected")).await;
+    let asked = Instant::now();
+    let (status, said) = gateway.text("/proxy/mute/").await;
+    assert_eq!((status.as_u16(), said.as_str()), (504, "dial_timeout"));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    gateway.until(|stats| stats["streams"] == 0).await;
 }
