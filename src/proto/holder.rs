@@ -26,7 +26,7 @@ impl Session {
         if self.role == Role::Agent {
             return Err(OpenError::WrongSide);
         }
-        if self.peer_drains || self.drain.is_some() || self.shutdown.is_some() {
+        if self.is_draining() {
             return Err(OpenError::Draining);
         }
         let opened = self.streams.open(target, metadata);

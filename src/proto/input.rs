@@ -31,6 +31,7 @@ impl Session {
     fn on_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {
         let len = message.len();
         let (head, frames) = decode(message).map_err(Violation::from)?;
+        self.link.heard = true;
         self.on_received(now, head)?;
         if head.number == 0 {
             return self.on_frames(now, frames, len, false);
@@ -46,6 +47,7 @@ impl Session {
         }
         self.on_frames(now, frames, len, true)?;
         self.received = next;
+        self.link.progress = true;
         self.ack.bytes = self.ack.bytes.saturating_add(len);
         self.ack.due |= self.ack.bytes >= self.config.ack_bytes;
         Ok(())
@@ -59,7 +61,7 @@ impl Session {
             } else {
                 self.timers.set(Timer::NoAck, now, self.config.dead_after);
             }
-            self.on_room();
+            self.on_acked();
         }
         Ok(())
     }
@@ -122,6 +124,9 @@ impl Session {
     fn on_pong(&mut self, now: Instant, bytes: [u8; 8]) -> Result<(), Violation> {
         if let Some((_, sent)) = self.ping_sent.take_if(|(ours, _)| *ours == bytes) {
             self.stats.rtt = Some(now.saturating_duration_since(sent));
+            if let Some(drain) = &mut self.drain {
+                drain.seen |= drain.ping == Some(bytes);
+            }
         }
         Ok(())
     }

@@ -5,28 +5,37 @@ use std::time::{Duration, Instant};
 use super::{
     error::{SessionEnd, StreamError, Violation},
     event::{DeadCause, Event},
-    session::{AckState, Pending, Session},
+    session::{AckState, Drain, LinkFacts, Pending, Role, Session},
     streams::Due,
     timer::{Timer, later},
 };
 use crate::frame::{CloseCode, Frame, StreamId};
+
+/// How many attaches in a row may find messages outstanding and none newly acked \[M-46\]. A peer that takes nothing
+/// costs a replay each time.
+const MAX_FRUITLESS: u32 = 10;
 
 impl Session {
     /// Binds a link, in the place of one that may still be bound, whose peer has handled `peer_has` counted messages
     /// of this side: what it lacks is sent again.
     ///
     /// # Errors
-    /// A count that cannot be ends the session.
+    /// A count that cannot be ends the session; so does a server's eleventh link in a row on which messages are
+    /// outstanding and none is newly acked.
     pub fn link_up(&mut self, now: Instant, peer_has: u64) -> Result<(), Violation> {
         if self.ended.is_some() {
             return Ok(());
         }
         self.link_down(now);
         self.up = true;
+        self.link = LinkFacts::default();
         match self.replay.rewind(peer_has) {
-            Ok(true) => self.on_room(),
-            Ok(false) => {}
+            Ok(true) => self.on_acked(),
+            Ok(false) => self.fruitless = self.fruitless.saturating_add(u32::from(!self.replay.is_empty())),
             Err(violation) => return Err(self.fail(violation)),
+        }
+        if self.role == Role::Server && self.fruitless > MAX_FRUITLESS {
+            return Err(self.fail(Violation::new(CloseCode::FLOOD, "attached again and again and acked nothing")));
         }
         self.timers.set(Timer::Silent, now, self.config.dead_after);
         if !self.replay.is_empty() {
@@ -89,15 +98,37 @@ impl Session {
         }
     }
 
-    /// Says DRAIN, now and after each new link: the peer is to open nothing new here, and to connect anew.
+    /// Says DRAIN, now and after each new link: the peer is to open nothing new here, and to connect anew. Once the
+    /// peer has seen it and no stream is left, the session ends in order, as by [`shutdown`](Self::shutdown) with
+    /// `code`. What still runs at the deadline is cut off by whoever keeps the session.
     pub fn drain(&mut self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
         if self.ended.is_some() {
             return;
         }
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let (deadline_ms, jitter_ms) = (millis(deadline), millis(jitter));
-        self.drain = Some(Frame::Drain { code, deadline_ms, jitter_ms, reason: reason.to_owned() });
-        self.pending.drain = self.up;
+        let frame = Frame::Drain { code, deadline_ms, jitter_ms, reason: reason.to_owned() };
+        self.drain = Some(Drain { frame, code, reason: reason.to_owned(), ping: None, seen: false });
+        if self.up {
+            self.pending.drain = true;
+            self.pending.ping = Some(self.next_random().to_be_bytes());
+        }
+        self.on_answer(); // who waits to open learns that nothing is opened here any more
+    }
+
+    /// With what the session is to be closed once all is sent and acked: asked for, or since it drains and nothing
+    /// runs any more.
+    pub(super) fn closes_with(&self) -> Option<(CloseCode, &str)> {
+        let asked = self.shutdown.as_ref().map(|(code, reason)| (*code, reason.as_str()));
+        let drained = self.drain.as_ref().filter(|drain| drain.seen && self.streams.len() == 0);
+        asked.or_else(|| drained.map(|drain| (drain.code, drain.reason.as_str())))
+    }
+
+    /// Something is newly acked.
+    pub(super) fn on_acked(&mut self) {
+        self.link.progress = true;
+        self.fruitless = 0;
+        self.on_room();
     }
 
     /// Ends the session in order: nothing new is opened; when all that was written is sent and acked, CLOSE goes out
@@ -142,6 +173,7 @@ impl Session {
         self.pending = Pending { close: self.pending.close.take(), ..Pending::default() };
         self.ack = AckState::default();
         self.shutdown = None;
+        self.drain = None;
         self.on_answer();
         self.events.push(Event::Ended);
     }

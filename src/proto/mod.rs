@@ -92,6 +92,7 @@
 //! | `schedule` | whose turn it is |
 //! | `replay` | what is kept until the peer has it |
 //! | `timer`, `flood` | when something is due; how much is too much |
+//! | `attach` | how a link is bound to a session |
 //! | `hello`, `config`, `event`, `error` | what was agreed; what is allowed; what is told; what went wrong |
 #![cfg_attr(
     not(test),
@@ -104,6 +105,7 @@
     )
 )]
 
+mod attach;
 mod config;
 mod error;
 mod event;
@@ -123,6 +125,7 @@ mod streams;
 mod timer;
 mod views;
 
+pub use attach::{Attempts, Judgement, Known, Welcomed, judge_attach};
 pub use config::{InvalidConfig, SessionConfig};
 pub use error::{OpenError, SessionEnd, StreamError, Violation};
 pub use event::{DeadCause, Event};

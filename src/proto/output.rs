@@ -12,7 +12,7 @@ use super::{
     streams::Phase,
     timer::{Timer, later},
 };
-use crate::frame::{FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
+use crate::frame::{CloseCode, FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
 
 /// Room for the longest control frame, an OPEN with the longest target and metadata; what every peer takes.
 const MIN_ROOM: usize = 1024;
@@ -78,11 +78,16 @@ impl Session {
     }
 
     fn session_message(&mut self, now: Instant) -> Option<Bytes> {
-        let drain = std::mem::take(&mut self.pending.drain).then(|| self.drain.clone()).flatten();
         let (ping, pong) = (self.pending.ping.take(), self.pending.pong.take());
         if let Some(bytes) = ping {
             self.ping_sent = Some((bytes, now));
         }
+        let due = std::mem::take(&mut self.pending.drain);
+        let drain = self.drain.as_mut().and_then(|drain| {
+            // On each link DRAIN is in the first of these messages, so that no PING leaves before it.
+            drain.ping = ping.or(drain.ping);
+            due.then(|| drain.frame.clone())
+        });
         let mut frames = [drain, pong.map(Frame::Pong), ping.map(Frame::Ping)].into_iter().flatten().peekable();
         frames.peek()?;
         let mut message = self.begin(0, 64);
@@ -263,17 +268,20 @@ impl Session {
     }
 
     fn may_shut_down(&self) -> bool {
-        self.shutdown.is_some()
+        self.closes_with().is_some()
             && self.replay.is_empty()
             && !self.schedule.has_control()
             && !self.schedule.has_data()
             && !self.schedule.has_paced()
     }
 
-    /// CLOSE, when a shutdown was asked for and the peer has all.
+    /// CLOSE, when the session is to be closed and the peer has all.
     fn shutdown_message(&mut self) -> Option<Bytes> {
-        let (code, reason) = if self.may_shut_down() { self.shutdown.take()? } else { return None };
-        self.close(code, &reason, SessionEnd::Shutdown);
+        let (code, reason) = self.closes_with().filter(|_| self.may_shut_down())?;
+        let reason = reason.to_owned();
+        // The end of a session that gave its place up is told by the code, as by its peer.
+        let end = if code == CloseCode::REPLACED { SessionEnd::Replaced } else { SessionEnd::Shutdown };
+        self.close(code, &reason, end);
         self.close_message()
     }
 }

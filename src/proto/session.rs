@@ -86,6 +86,26 @@ pub(super) struct Pending {
     pub(super) close: Option<(CloseCode, String)>,
 }
 
+/// A DRAIN of this side's.
+#[derive(Debug)]
+pub(super) struct Drain {
+    pub(super) frame: Frame,
+    pub(super) code: CloseCode,
+    pub(super) reason: String,
+    /// The PING that left behind it: its PONG shows that the peer has seen DRAIN, and opens nothing any more.
+    pub(super) ping: Option<[u8; 8]>,
+    pub(super) seen: bool,
+}
+
+/// What the present link has shown, or the last one if there is none.
+#[derive(Debug, Default)]
+pub(super) struct LinkFacts {
+    /// The peer has said something on it.
+    pub(super) heard: bool,
+    /// A counted message, or the ack of one, got through on it.
+    pub(super) progress: bool,
+}
+
 /// When what was received must be told.
 #[derive(Debug, Default)]
 pub(super) struct AckState {
@@ -123,6 +143,9 @@ pub struct Session {
     /// Counted messages of the peer that were handled.
     pub(super) received: u64,
     pub(super) up: bool,
+    pub(super) link: LinkFacts,
+    /// Attaches in a row with messages outstanding and none newly acked.
+    pub(super) fruitless: u32,
     pub(super) pending: Pending,
     pub(super) ack: AckState,
     /// The PING that is under way, and when it left.
@@ -138,7 +161,7 @@ pub struct Session {
     /// An open found too many unanswered.
     pub(super) opens_blocked: bool,
     /// What this side says in DRAIN, again on each link.
-    pub(super) drain: Option<Frame>,
+    pub(super) drain: Option<Drain>,
     pub(super) peer_drains: bool,
     /// What to close with once all is sent and acked.
     pub(super) shutdown: Option<(CloseCode, String)>,
@@ -173,6 +196,8 @@ impl Session {
             stats: SessionStats::default(),
             received: 0,
             up: false,
+            link: LinkFacts::default(),
+            fruitless: 0,
             pending: Pending::default(),
             ack: AckState::default(),
             ping_sent: None,
@@ -204,6 +229,32 @@ impl Session {
     #[must_use]
     pub fn ended(&self) -> Option<&SessionEnd> {
         self.ended.as_ref()
+    }
+
+    /// Whether a link is bound.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the peer has said anything on the present link, or on the last one if there is none: a grace ends with
+    /// that, and not with HELLO.
+    #[must_use]
+    pub fn heard(&self) -> bool {
+        self.link.heard
+    }
+
+    /// Whether a counted message, or the ack of one, got through on the present link, or on the last one if there is
+    /// none.
+    #[must_use]
+    pub fn progress(&self) -> bool {
+        self.link.progress
+    }
+
+    /// Whether nothing new is opened here: one of the sides drains, or the session shuts down or has ended.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.peer_drains || self.drain.is_some() || self.shutdown.is_some() || self.ended.is_some()
     }
 
     /// Counts.

@@ -557,7 +557,7 @@ fn m57_drain_is_said_again_on_each_link() {
         let mut hand = Hand::new(role);
         hand.hear();
         hand.session.drain(CloseCode::RESTART, Duration::from_secs(30), Duration::from_secs(5), "why");
-        assert_eq!(hand.hear(), [drain_frame(CloseCode::RESTART)]);
+        assert!(matches!(&hand.hear()[..], [drain, Frame::Ping(_)] if *drain == drain_frame(CloseCode::RESTART)));
         assert_eq!(hand.hear(), [], "and once on each");
         for _ in 0..2 {
             hand.session.link_down(hand.now);
@@ -571,6 +571,97 @@ fn m57_drain_is_said_again_on_each_link() {
             Err(if role == Role::Server { OpenError::Draining } else { OpenError::WrongSide })
         );
     }
+}
+
+#[test]
+fn m56_a_session_that_drains_closes_itself_once_nothing_runs_and_the_peer_has_seen_it() {
+    for (role, code, end) in [
+        (Role::Agent, CloseCode::DRAINED, SessionEnd::Shutdown),
+        (Role::Server, CloseCode::REPLACED, SessionEnd::Replaced),
+    ] {
+        let mut hand = Hand::new(role);
+        let old_ping = ping_of(&hand.hear());
+        let id = hand.open();
+        hand.session.drain(code, Duration::from_secs(30), Duration::ZERO, "why");
+        let ping = ping_of(&hand.hear());
+        hand.say_apart(&[Frame::Pong(ping)]).unwrap();
+        assert_eq!(hand.hear(), [], "a stream runs");
+        hand.session.reset(id, ResetCode::INTERNAL, "");
+        hand.hear();
+        hand.say_apart(&[]).unwrap(); // acks the reset
+        assert_eq!(hand.hear(), [Frame::Close { code, reason: "why".into() }]);
+        assert_eq!(hand.session.ended(), Some(&end));
+
+        let mut hand = Hand::new(role);
+        hand.session.drain(code, Duration::from_secs(30), Duration::ZERO, "why");
+        let ping = ping_of(&hand.hear());
+        hand.say_apart(&[Frame::Pong(old_ping)]).unwrap();
+        assert_eq!(hand.hear(), [], "an open may be on its way: the peer has not seen DRAIN");
+        hand.session.link_down(hand.now);
+        hand.session.link_up(hand.now, 0).unwrap();
+        let new_ping = ping_of(&hand.hear());
+        assert_ne!(ping, new_ping);
+        hand.say_apart(&[Frame::Pong(new_ping)]).unwrap();
+        assert_eq!(hand.hear(), [Frame::Close { code, reason: "why".into() }], "also on another link");
+    }
+}
+
+/// The bytes of the PING among these frames.
+fn ping_of(frames: &[Frame]) -> [u8; 8] {
+    let ping = |frame: &Frame| if let Frame::Ping(bytes) = frame { Some(*bytes) } else { None };
+    frames.iter().find_map(ping).expect("a PING")
+}
+
+#[test]
+fn m46_b61_the_eleventh_attach_in_a_row_that_acks_nothing_ends_a_servers_session() {
+    let attach = |hand: &mut Hand, has| {
+        hand.session.link_down(hand.now);
+        hand.session.link_up(hand.now, has)
+    };
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.write(id, b"x").unwrap();
+        hand.hear();
+        let acked = hand.heard - 1;
+        attach(&mut hand, acked).unwrap();
+        for _ in 0..9 {
+            attach(&mut hand, acked).unwrap();
+        }
+        hand.say_apart(&[]).unwrap();
+        for _ in 0..20 {
+            let all = hand.heard;
+            attach(&mut hand, all).expect("nothing is outstanding");
+        }
+        hand.write(id, b"y").unwrap();
+        hand.hear();
+        let acked = hand.heard - 1;
+        for _ in 0..10 {
+            attach(&mut hand, acked).unwrap();
+        }
+        let last = attach(&mut hand, acked);
+        match role {
+            Role::Server => assert_eq!(last.unwrap_err().code(), CloseCode::FLOOD),
+            Role::Agent => last.expect("the server judges"),
+        }
+    }
+}
+
+#[test]
+fn what_a_link_has_shown_is_known_until_the_next_one() {
+    let mut hand = Hand::new(Role::Server);
+    assert_eq!((hand.session.heard(), hand.session.progress()), (false, false));
+    hand.say_apart(&[]).unwrap();
+    assert_eq!((hand.session.heard(), hand.session.progress()), (true, false));
+    let id = hand.open();
+    hand.session.link_down(hand.now);
+    assert_eq!((hand.session.heard(), hand.session.progress()), (true, true));
+    hand.session.link_up(hand.now, hand.heard).unwrap();
+    assert_eq!((hand.session.heard(), hand.session.progress()), (false, false));
+    hand.write(id, b"x").unwrap();
+    hand.hear();
+    hand.say_apart(&[]).unwrap();
+    assert!(hand.session.progress(), "an ack is progress");
 }
 
 #[test]

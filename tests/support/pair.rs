@@ -62,6 +62,8 @@ pub(crate) struct Pair {
     /// Messages under way, by the side that they go to.
     wires: BTreeMap<Side, VecDeque<Bytes>>,
     pub(crate) up: bool,
+    /// What the agent had at the last new link, and how many there were in a row since it had more.
+    fruitless: (u64, u32),
     config: SessionConfig,
     /// Streams in the order of their opening, and whether each side still has its handle.
     pub(crate) streams: Vec<StreamId>,
@@ -99,6 +101,7 @@ impl Pair {
             agent: Session::new(Role::Agent, config.clone(), bounds, 2),
             wires: BTreeMap::from([(Server, VecDeque::new()), (Agent, VecDeque::new())]),
             up: false,
+            fruitless: (0, 0),
             config,
             streams: Vec::new(),
             handles: BTreeSet::new(),
@@ -209,6 +212,12 @@ impl Pair {
         self.server.link_up(now, agent_has).expect("counts that can be");
         self.agent.link_up(now, server_has).expect("counts that can be");
         self.up = true;
+        self.fruitless = (agent_has, if self.fruitless.0 == agent_has { self.fruitless.1 + 1 } else { 0 });
+        if self.fruitless.1 == 9 {
+            // Two more on which nothing is acked would end the session.
+            self.pump();
+            self.fruitless.1 = 0;
+        }
     }
 
     /// Time passes; a link that is found dead is cut.
