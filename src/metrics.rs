@@ -44,6 +44,8 @@ const CLOSE: &str = "revdial_close_total";
 const DEAD_PEER: &str = "revdial_dead_peer_total";
 const AGENT_CONNECT_FAILURES: &str = "revdial_agent_connect_failures_total";
 const CALLBACK_FAILURES: &str = "revdial_callback_failures_total";
+const RESUMES: &str = "revdial_session_resumes_total";
+const PAUSE: &str = "revdial_session_pause_seconds";
 const OVERLOAD: &str = "revdial_overload_total";
 
 /// Tells the recorder what each metric means. A recorder that is installed later does not learn it.
@@ -66,6 +68,7 @@ pub(crate) fn describe() {
         (DEAD_PEER, Unit::Count, "Links held for dead, since nothing was heard or acked"),
         (AGENT_CONNECT_FAILURES, Unit::Count, "Attempts of an agent to connect that failed, by reason"),
         (CALLBACK_FAILURES, Unit::Count, "Callbacks of the host's that panicked or hung"),
+        (RESUMES, Unit::Count, "Links that named a session to go on with, by result"),
         (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
     ];
     for (name, unit, text) in counters {
@@ -81,6 +84,7 @@ pub(crate) fn describe() {
         describe_gauge!(name, Unit::Count, text);
     }
     describe_histogram!(DIAL_DURATION, Unit::Seconds, "From a dial to its stream or failure, by outcome");
+    describe_histogram!(PAUSE, Unit::Seconds, "How long sessions were without a link that then went on");
     describe_histogram!(SESSION_RTT, Unit::Seconds, "Round trips measured by pings");
 }
 
@@ -182,6 +186,19 @@ pub(crate) fn record_protocol_error(code: CloseCode) {
 #[cfg(feature = "server")]
 pub(crate) fn record_auth_failure(reason: &'static str) {
     counter!(AUTH_FAILURES, "reason" => reason).increment(1);
+}
+
+/// A link named a session to go on with: `ok`, `fenced` (the link before was still held for alive), `stale`, `identity`,
+/// `unknown`, `mismatch` or `rate`.
+#[cfg(feature = "server")]
+pub(crate) fn record_resume(result: &'static str) {
+    counter!(RESUMES, "result" => result).increment(1);
+}
+
+/// A session went on after so long without a link.
+#[cfg(feature = "server")]
+pub(crate) fn record_pause(pause: Duration) {
+    histogram!(PAUSE).record(pause);
 }
 
 /// An agent met another one under its key, or one that may not have it: `replaced`, `rejected` or `denied`.

@@ -233,8 +233,7 @@ async fn a_lost_link_that_was_used_is_dialled_at_once() {
     round_trip(&mut stream).await;
     net.cut();
     let lost = Instant::now();
-    let error = stream.read_u8().await.unwrap_err();
-    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::SessionLost);
+    round_trip(&mut stream).await;
     // Waits in the grace, and for nothing else.
     round_trip(&mut dial(&connman, "").await.unwrap()).await;
     assert!(lost.elapsed() <= Duration::from_millis(5), "{:?}", lost.elapsed());
@@ -248,12 +247,14 @@ async fn a_link_that_breaks_again_and_again_is_no_storm() {
     let (mut status, _run) = echoing(&net);
     connected(&mut status).await;
     let start = Instant::now();
-    while net.dials().len() < 200 {
-        round_trip(&mut dial(&connman, "").await.unwrap()).await;
+    let mut stream = dial(&connman, "").await.unwrap();
+    while net.dials().len() < 1000 {
+        round_trip(&mut stream).await;
         net.cut();
     }
-    // 200 times a mean of 125 ms.
-    assert!(start.elapsed() >= Duration::from_secs(15), "{:?}", start.elapsed());
+    // 125 at once and 25 a second; of the rest, which waits for the jitter, some.
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(20) && took <= Duration::from_secs(40), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

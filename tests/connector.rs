@@ -18,7 +18,7 @@ use raw::{RawAgent, serve, upgrade};
 use revdial::{
     Error, ErrorKind, TunnelStream,
     connector::{Connecting, RevDialConnector, Target},
-    connman::ConnectionManager,
+    connman::{ConnectionManager, NoGrace},
     frame::{CloseCode, Frame, ResetCode},
     server::{RevDialLayer, SharedBearer},
 };
@@ -184,7 +184,7 @@ async fn the_callers_deadline_holds_over_all_of_a_connect() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_never_goes_out_on_a_pooled_stream_of_a_session_that_has_ended() {
-    let connman = ConnectionManager::new();
+    let connman = ConnectionManager::builder().replace_drain(Duration::ZERO).build();
     let old = tokio::spawn(agent(&connman).await.serve_http("old"));
     let client = client(RevDialConnector::new(connman.clone()));
     assert_eq!(get(&client, "http://a/").await.as_deref(), Ok("old"));
@@ -244,7 +244,8 @@ async fn a_dropped_connect_gives_its_open_up() {
 #[tokio::test(start_paused = true)]
 async fn b63_an_ended_session_is_an_error_of_its_streams_at_once_and_never_a_clean_end() {
     for closes in [true, false] {
-        let connman = ConnectionManager::new();
+        let builder = ConnectionManager::builder();
+        let connman = if closes { builder.build() } else { builder.grace(NoGrace).build() };
         let mut agent = agent(&connman).await;
         let connecting = tokio::spawn(RevDialConnector::new(connman).oneshot(uri("http://a/")));
         let (stream, _) = agent.opened().await;

@@ -11,7 +11,7 @@ use net::Net;
 use revdial::{
     AgentKey, Error, ErrorKind, TunnelStream,
     agent::{AgentStatus, ShutdownHandle, Targets},
-    connman::ConnectionManager,
+    connman::{ConnectionManager, NoGrace},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
@@ -33,7 +33,10 @@ struct World {
 
 impl World {
     async fn new(targets: &[String]) -> Self {
-        let connman = ConnectionManager::new();
+        Self::under(ConnectionManager::new(), targets).await
+    }
+
+    async fn under(connman: ConnectionManager, targets: &[String]) -> Self {
         let net = Net::to(&connman);
         let agent = net.agent();
         let (mut status, shutdown) = (agent.status(), agent.shutdown_handle());
@@ -50,8 +53,12 @@ impl World {
 
 /// An agent with one TCP target, a stream to it, and the service's end of that.
 async fn joined() -> (World, TunnelStream, TcpStream) {
+    joined_in(ConnectionManager::new()).await
+}
+
+async fn joined_in(connman: ConnectionManager) -> (World, TunnelStream, TcpStream) {
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let world = World::new(&[service.local_addr().unwrap().to_string()]).await;
+    let world = World::under(connman, &[service.local_addr().unwrap().to_string()]).await;
     let (stream, local) = tokio::join!(world.dial(""), service.accept());
     (world, stream.unwrap(), local.unwrap().0)
 }
@@ -184,7 +191,7 @@ async fn megabytes_pass_both_ways_at_once() {
 
 #[tokio::test]
 async fn a_lost_session_resets_the_local_socket() {
-    let (world, mut stream, mut local) = joined().await;
+    let (world, mut stream, mut local) = joined_in(ConnectionManager::builder().grace(NoGrace).build()).await;
     say(&mut stream, b"half").await;
     hear(&mut local, b"half").await;
     world.net.cut();
@@ -346,7 +353,7 @@ async fn a_caller_that_left_a_stuck_service_is_over_after_five_seconds() {
 
 #[tokio::test]
 async fn a_dropped_run_resets_both_ends() {
-    let (world, mut stream, mut local) = joined().await;
+    let (world, mut stream, mut local) = joined_in(ConnectionManager::builder().grace(NoGrace).build()).await;
     say(&mut stream, b"half").await;
     hear(&mut local, b"half").await;
     world.run.abort();

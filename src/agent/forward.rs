@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpStream,
+    sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -21,38 +22,22 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How often a unix socket whose backlog is full is tried.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
 
-/// Forwards streams to local services. Dropping it resets what still runs.
-#[derive(Debug)]
-pub(crate) struct Forwarder {
-    targets: Arc<Targets>,
+/// Forwards what the server opens in a session to local services, until the session has ended or `stopped` resolves.
+/// What still runs is reset then; dropped, likewise.
+pub(crate) async fn pump(targets: Arc<Targets>, tunnel: MuxTunnel, mut stopped: oneshot::Receiver<()>) {
     // As many as the session takes streams.
-    tasks: JoinSet<()>,
-}
-
-impl Forwarder {
-    /// A forwarder to these targets and no other.
-    pub(crate) fn new(targets: Targets) -> Self {
-        Self { targets: Arc::new(targets), tasks: JoinSet::new() }
-    }
-
-    /// Takes what the server opens until the session ends; `opened` counts it. What runs goes on when this is dropped.
-    pub(crate) async fn pump(&mut self, tunnel: &MuxTunnel, opened: &mut u64) {
-        loop {
-            tokio::select! {
-                incoming = tunnel.incoming() => {
-                    let Ok(incoming) = incoming else { return };
-                    *opened += 1;
-                    self.tasks.spawn(forward(Incoming::mux(incoming), Arc::clone(&self.targets)));
-                }
-                Some(_) = self.tasks.join_next() => {}
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            incoming = tunnel.incoming() => {
+                let Ok(incoming) = incoming else { break };
+                tasks.spawn(forward(Incoming::mux(incoming), Arc::clone(&targets)));
             }
+            Some(_) = tasks.join_next() => {}
         }
     }
-
-    /// Resets what still runs.
-    pub(crate) async fn stop(&mut self) {
-        self.tasks.shutdown().await;
-    }
+    tasks.shutdown().await;
 }
 
 /// One stream, from its OPEN to its end.

@@ -40,7 +40,7 @@ pub struct AgentAddr {
 }
 
 /// The run's end of a listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Queue(mpsc::Sender<Incoming>);
 
 /// A listener for `key`, and the end that fills it.
@@ -92,10 +92,9 @@ impl Listener {
 }
 
 impl Queue {
-    /// Takes what the server opens until the session ends; `opened` counts it.
-    pub(crate) async fn pump(&mut self, tunnel: &MuxTunnel, opened: &mut u64) {
+    /// Takes what the server opens until the session ends.
+    pub(crate) async fn pump(&self, tunnel: &MuxTunnel) {
         while let Ok(incoming) = tunnel.incoming().await {
-            *opened += 1;
             if let Err(mpsc::error::SendError(incoming)) = self.0.send(Incoming::mux(incoming)).await {
                 incoming.refuse(ResetCode::TARGET_REFUSED, "nothing listens here any more");
             }

@@ -69,10 +69,13 @@ mod config;
 mod connect;
 mod endpoint;
 mod forward;
+mod life;
 mod listener;
+mod pace;
 mod refusal;
 mod relay;
 mod run;
+mod sink;
 mod status;
 mod targets;
 

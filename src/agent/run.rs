@@ -2,52 +2,41 @@
 
 use std::{
     fmt,
-    panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
 use super::{
     config::{AgentBuilder, Config},
-    connect::{BoxFuture, Connect, reach},
-    forward::Forwarder,
-    listener::{Listener, Queue, listener},
-    refusal::{Retry, Setback},
+    connect::{BoxFuture, Connect, Server},
+    life::{Departed, Life, Teller, Up},
+    listener::{Listener, listener},
+    pace::{Pace, Past},
+    refusal::Setback,
+    sink::Sink,
     status::{AgentStatus, ShutdownHandle},
     targets::Targets,
 };
 use crate::{
-    error::{Error, ErrorKind},
-    frame::{CloseCode, InstanceId},
-    key::{AgentKey, Epoch},
-    link::LinkEnd,
-    metrics,
-    mux::{Driver, MuxTunnel, establish},
-    proto::{Role, Session, SessionEnd},
+    error::Error,
+    frame::{Hello, InstanceId},
+    key::AgentKey,
+    proto::Attempts,
 };
 
-/// How long the token, the connect and the upgrade may take together.
-const REACH_WITHIN: Duration = Duration::from_secs(20);
-
-/// How long WELCOME may take.
-const WELCOME_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long the orderly end of a session may take once nothing runs any more.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often a drain looks whether streams still run.
-const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// A link that stood for this long is progress even if nobody used it, and earns one more retry without delay.
-const STEADY: Duration = Duration::from_secs(30);
+/// Sessions that may finish beside the current one: the oldest is ended for one more. There is one for each server
+/// that went down while a long stream ran.
+const MAX_LEAVING: usize = 4;
 
 /// An agent that is set up and does not run yet.
 ///
@@ -67,8 +56,8 @@ pub struct Agent {
     shutdown: ShutdownHandle,
 }
 
-/// An agent at work. It resolves with `Ok` after a shutdown, and with [`ErrorKind::Replaced`] when another agent has
-/// taken the key; all else it retries.
+/// An agent at work. It resolves with `Ok` after a shutdown, and with
+/// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced) when another agent has taken the key; all else it retries.
 ///
 /// # Cancel safety
 /// Dropping it cuts the link without a word: callers see their streams fail, and the server holds the key in grace.
@@ -116,213 +105,186 @@ impl Agent {
 
     /// Runs and forwards each stream to the local address of its target; what is not named is refused.
     pub fn forward(self, targets: Targets) -> Run {
-        self.run(Sink::Forward(Forwarder::new(targets)))
+        self.run(Sink::Forward(Arc::new(targets)))
     }
 
     fn run(self, sink: Sink) -> Run {
-        let work = Work { agent: self, sink, epoch: 0, hasty: false };
+        let Self { config, connector, status, shutdown } = self;
+        let (hello, pace) = (config.hello.clone(), Pace::new(config.backoff.clone()));
+        let teller = Teller { server: Arc::new(Server::new(config, connector)), status };
+        let work = Work { teller, sink, hello, pace, shutdown, leaving: Vec::new() };
         Run(Box::pin(work.run()))
     }
 }
 
-/// Where streams go.
-enum Sink {
-    Queue(Queue),
-    Forward(Forwarder),
-}
-
 /// The state of the loop.
 struct Work {
-    agent: Agent,
+    teller: Teller,
     sink: Sink,
-    epoch: u64,
-    // Whether the last retry had no delay and its link did not stand for long.
-    hasty: bool,
+    hello: Hello,
+    pace: Pace,
+    shutdown: ShutdownHandle,
+    /// Sessions that the server drains, oldest first.
+    leaving: Vec<Life>,
 }
 
-/// A session that is agreed on, and its link.
-struct Up {
-    tunnel: Ending,
-    driver: Driver,
-}
-
-/// Ends the session when dropped: a session does not outlive its link yet.
-struct Ending(MuxTunnel);
-
-/// How a link that was up went, for the pace of the next attempt.
-#[derive(Debug, Clone, Copy, Default)]
-struct Past {
-    /// Streams that the server opened on it. Each is a counted message that got through, and none does before them.
-    opened: u64,
-    /// For how long it stood.
-    stood: Duration,
+/// What interrupts the loop.
+enum Turn {
+    /// The agent is to stop.
+    Stop,
+    /// A session has begun.
+    Up(Box<Up>),
+    /// The current session has ended.
+    Departed(Box<Departed>),
+    /// The server drains the current session; the next one is to come after so long.
+    Next(Duration),
+    /// There is no reason to go on.
+    Over(Error),
 }
 
 impl Work {
     async fn run(mut self) -> Result<(), Error> {
+        let mut current: Option<Life> = None;
+        let mut delay = Duration::ZERO;
         loop {
-            self.agent.status.send_replace(AgentStatus::Connecting);
-            let shutdown = self.agent.shutdown.clone();
-            let attempt = tokio::select! {
-                biased;
-                _ = shutdown.asked() => return Ok(()),
-                attempt = self.attempt() => attempt,
+            let turn = match &mut current {
+                Some(life) => until_turn(life, &self.shutdown, &mut self.leaving).await,
+                None => self.begin(delay).await,
             };
-            let (setback, past) = match attempt {
-                Ok(up) => match self.serve(up).await {
-                    (Some(setback), past) => (setback, past),
-                    (None, _) => return Ok(()),
-                },
-                Err(setback) => {
-                    metrics::record_agent_connect_failure(setback.error.kind().as_str());
-                    (setback, Past::default())
+            delay = Duration::ZERO;
+            match turn {
+                Turn::Stop => break,
+                Turn::Over(error) => return Err(error),
+                Turn::Up(up) => {
+                    self.leaving.extend(current.take());
+                    current = Some(self.start(*up));
                 }
-            };
-            if setback.forked {
-                self.agent.config.hello.instance = InstanceId::new(rand::random());
+                Turn::Next(jitter) => {
+                    info!(key = %self.teller.server.key(), "the server drains: the next session is opened beside this one");
+                    self.leaving.extend(current.take());
+                    let surplus = self.leaving.len().saturating_sub(MAX_LEAVING);
+                    self.leaving.drain(..surplus);
+                    delay = jitter;
+                }
+                Turn::Departed(departed) => {
+                    current = None;
+                    let Departed { setback, past, pace, next } = *departed;
+                    self.pace = pace;
+                    match next {
+                        Some(up) => current = Some(self.start(*up)),
+                        None => delay = self.next_delay(setback, past)?,
+                    }
+                }
             }
-            let Some(delay) = self.delay(&setback, past) else {
-                warn!(key = %self.agent.config.key, told = ?setback.told, "another agent has taken the key; this one ends");
-                return Err(setback.error);
-            };
-            self.tell(&setback, delay);
+        }
+        self.shut_down(current).await;
+        Ok(())
+    }
+
+    /// The life of a session that has begun: the current one from here on.
+    fn start(&self, up: Up) -> Life {
+        self.leaving.iter().for_each(Life::moved_on);
+        info!(key = %self.teller.server.key(), "connected");
+        Life::start(up, self.hello.clone(), self.pace.clone(), self.teller.clone(), &self.sink)
+    }
+
+    /// Begins a session, after `delay`; meanwhile those that leave go on.
+    async fn begin(&mut self, delay: Duration) -> Turn {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        let shutdown = self.shutdown.clone();
+        let turn = tokio::select! {
+            biased;
+            _ = shutdown.asked() => Turn::Stop,
+            up = beside(&mut leaving) => Turn::Up(up),
+            begun = self.try_begin(delay) => match begun {
+                Ok(up) => Turn::Up(Box::new(up)),
+                Err(error) => Turn::Over(error),
+            },
+        };
+        self.leaving = leaving;
+        turn
+    }
+
+    async fn try_begin(&mut self, mut delay: Duration) -> Result<Up, Error> {
+        let mut attempts = Attempts::default();
+        loop {
+            sleep(delay).await;
+            self.teller.status.send_replace(AgentStatus::Connecting);
+            let server = Arc::clone(&self.teller.server);
+            let welcoming = server.attach(&mut attempts, &self.hello, 0).await;
+            match welcoming.and_then(|welcoming| Up::new(&server, attempts.clone(), welcoming)) {
+                Ok(up) => return Ok(up),
+                Err(setback) => delay = self.next_delay(setback, Past::default())?,
+            }
+        }
+    }
+
+    /// How long to wait after a setback, which is told; the error if there is no next attempt.
+    fn next_delay(&mut self, setback: Setback, past: Past) -> Result<Duration, Error> {
+        if setback.forked {
+            self.hello.instance = InstanceId::new(rand::random());
+        }
+        match self.pace.delay(&setback, past, Instant::now().into_std(), rand::random()) {
+            Some(delay) => {
+                self.teller.setback(&setback, delay, true);
+                Ok(delay)
+            }
+            None => {
+                let key = self.teller.server.key();
+                warn!(%key, told = ?setback.told, "another agent has taken the key; this one ends");
+                Err(setback.error)
+            }
+        }
+    }
+
+    /// Lets what runs finish in its time, and ends all sessions.
+    async fn shut_down(&mut self, current: Option<Life>) {
+        let asked = Instant::now();
+        let mut lives = std::mem::take(&mut self.leaving);
+        lives.extend(current);
+        let drain = self.shutdown.asked().await;
+        if !drain.is_zero() {
+            lives.retain(|life| life.drain(drain));
+            let over = poll_fn(|cx| {
+                lives.retain_mut(|life| Pin::new(life).poll(cx).is_pending());
+                if lives.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            });
             tokio::select! {
-                biased;
-                _ = shutdown.asked() => return Ok(()),
-                () = sleep(delay) => {}
+                () = over => {}
+                () = self.shutdown.time_is_up(asked) => {}
             }
         }
+        join_all(lives.into_iter().map(Life::finish)).await;
+        info!(key = %self.teller.server.key(), "shut down");
     }
+}
 
-    /// One attempt, up to WELCOME.
-    async fn attempt(&mut self) -> Result<Up, Setback> {
-        let config = &self.agent.config;
-        let connector = &mut *self.agent.connector;
-        let reached = timeout(REACH_WITHIN, async {
-            let token = caught("the token source panicked", config.token.ask()).await?;
-            caught("the connector panicked", reach(connector, &config.uri, token)).await?
+/// Serves the current session until something else is to be done; those that leave go on beside it.
+async fn until_turn(life: &mut Life, shutdown: &ShutdownHandle, leaving: &mut Vec<Life>) -> Turn {
+    tokio::select! {
+        biased;
+        _ = shutdown.asked() => Turn::Stop,
+        drain = life.server_drains() => Turn::Next(drain.jitter.mul_f64(rand::random())),
+        departed = &mut *life => Turn::Departed(Box::new(departed)),
+        // A session that leaves has ended, and the server has begun another one in its place: it displaces ours.
+        up = beside(leaving) => Turn::Up(up),
+    }
+}
+
+/// Serves sessions that leave. Resolves if a server has begun a new session in the place of one of them.
+async fn beside(leaving: &mut Vec<Life>) -> Box<Up> {
+    poll_fn(|cx| {
+        let mut next = None;
+        leaving.retain_mut(|life| match Pin::new(life).poll(cx) {
+            Poll::Ready(departed) => {
+                next = departed.next.or(next.take());
+                false
+            }
+            Poll::Pending => true,
         });
-        let mut link = reached.await.unwrap_or_else(|_| {
-            Err(Setback::new(ErrorKind::Handshake, Retry::Backoff, "the server did not answer in time"))
-        })?;
-        let offer = establish::offer(&mut link, &config.hello, 0, WELCOME_WITHIN);
-        let (welcome, has) = offer.await.map_err(Setback::by_establish)?;
-        self.epoch += 1;
-        let epoch = Epoch::new(self.epoch);
-        let session = Session::new(Role::Agent, config.session.clone(), welcome.bounds, rand::random());
-        let tunnel = Ending(MuxTunnel::new(session, epoch));
-        match tunnel.0.link_up(link, epoch, has) {
-            Ok(driver) => Ok(Up { tunnel, driver }),
-            Err(mut refused) => {
-                establish::refuse(&mut refused.link, refused.code, "").await;
-                Err(Setback::by_end(LinkEnd::Violation(refused.code), None))
-            }
-        }
-    }
-
-    /// Serves a link until it ends. `None`: a shutdown is done.
-    async fn serve(&mut self, up: Up) -> (Option<Setback>, Past) {
-        let key = &self.agent.config.key;
-        let since = Instant::now();
-        info!(%key, "connected");
-        self.agent.status.send_replace(AgentStatus::Connected { since });
-        let Up { tunnel: Ending(ref tunnel), driver } = up;
-        let mut driver = pin!(driver);
-        let mut opened = 0;
-        let end = tokio::select! {
-            end = &mut driver => Some(end),
-            never = self.sink.pump(tunnel, &mut opened) => match never {},
-            () = drained(&self.agent.shutdown, tunnel) => None,
-        };
-        let past = Past { opened, stood: since.elapsed() };
-        if let Some(end) = end {
-            let ended = tunnel.ended();
-            info!(%key, ?end, stood = ?past.stood, streams = opened, "the link ended");
-            return (Some(Setback::by_end(end, ended.as_ref())), past);
-        }
-        self.sink.stop().await;
-        tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
-        // A peer that acks nothing any more must not hold this up.
-        let _ = timeout(CLOSE_WITHIN, driver).await;
-        info!(%key, "shut down");
-        (None, past)
-    }
-
-    /// How long to wait for the next attempt; `None` if there is none.
-    fn delay(&mut self, setback: &Setback, past: Past) -> Option<Duration> {
-        let backoff = &mut self.agent.config.backoff;
-        let steady = past.stood >= STEADY;
-        // A server that closes for cause right after some progress is not to be hurried.
-        if steady || (past.opened > 0 && setback.retry != Retry::Backoff) {
-            backoff.reset();
-        }
-        let random = rand::random();
-        let delay = match setback.retry {
-            Retry::Never => return None,
-            // The exception to the jitter that a blip deserves, once: a link that breaks again and again right
-            // after its first stream would be a storm of handshakes.
-            Retry::AtOnce if past.opened > 0 && (steady || !self.hasty) => {
-                self.hasty = true;
-                return Some(setback.at_least);
-            }
-            Retry::AtOnce | Retry::Jitter | Retry::Backoff => backoff.next_delay(random),
-            Retry::Slow => backoff.slow_delay(random),
-        };
-        self.hasty &= !steady;
-        // Added, not the longer of both: those that were told the same time must not all come at it.
-        Some(setback.at_least.saturating_add(delay))
-    }
-
-    /// Says what went wrong, to the log and by the status.
-    fn tell(&self, setback: &Setback, delay: Duration) {
-        let (cause, text, until) = (setback.error.kind(), setback.text(), Instant::now() + delay);
-        warn!(key = %self.agent.config.key, cause = cause.as_str(), told = ?setback.told, retry_in = ?delay, "{text}");
-        let text = text.into();
-        self.agent.status.send_replace(match setback.retry {
-            Retry::Slow => AgentStatus::Refused { until, cause, text },
-            _ => AgentStatus::Waiting { until, cause, text },
-        });
-    }
-}
-
-impl Sink {
-    /// Takes what the server opens; `opened` counts it. When the session has ended it waits for ever.
-    async fn pump(&mut self, tunnel: &MuxTunnel, opened: &mut u64) -> std::convert::Infallible {
-        match self {
-            Self::Queue(queue) => queue.pump(tunnel, opened).await,
-            Self::Forward(forwarder) => forwarder.pump(tunnel, opened).await,
-        }
-        std::future::pending().await
-    }
-
-    /// Ends what still runs, as far as it is ours.
-    async fn stop(&mut self) {
-        match self {
-            Self::Queue(_) => {}
-            Self::Forward(forwarder) => forwarder.stop().await,
-        }
-    }
-}
-
-/// What `code`, some of it the user's, gives. That it panicked is a failed attempt, not the end of the agent.
-async fn caught<T>(what: &'static str, code: impl Future<Output = T>) -> Result<T, Setback> {
-    let caught = AssertUnwindSafe(code).catch_unwind().await;
-    caught.map_err(|_| Setback::new(ErrorKind::Internal, Retry::Backoff, what))
-}
-
-/// Resolves when a shutdown was asked for and nothing runs any more, or its time is up.
-async fn drained(shutdown: &ShutdownHandle, tunnel: &MuxTunnel) {
-    let drain = shutdown.asked().await;
-    if drain.is_zero() {
-        return;
-    }
-    tunnel.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent shuts down");
-    let asked = Instant::now();
-    // Looked at, not told: a stream's last byte has many ways to go, and this happens once in a life. The time is
-    // asked for again, since it may be shortened.
-    while tunnel.stats().streams > 0 && asked.elapsed() < shutdown.asked().await {
-        sleep(DRAIN_TICK).await;
-    }
+        next.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 impl Future for Run {
@@ -333,15 +295,9 @@ impl Future for Run {
     }
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.end(SessionEnd::Lost);
-    }
-}
-
 impl Drop for Work {
     fn drop(&mut self) {
-        self.agent.status.send_replace(AgentStatus::Stopped);
+        self.teller.status.send_replace(AgentStatus::Stopped);
     }
 }
 

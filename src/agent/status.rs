@@ -86,6 +86,19 @@ impl ShutdownHandle {
         });
     }
 
+    /// Resolves when the time to drain is up, which began at `asked` and may be shortened.
+    pub(crate) async fn time_is_up(&self, asked: Instant) {
+        let mut drain = self.0.subscribe();
+        loop {
+            let until = asked + drain.borrow_and_update().unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                // The sender lives in `self`, so that there is always one.
+                _ = drain.changed() => {}
+            }
+        }
+    }
+
     /// Resolves when a shutdown was asked for, with the time to drain.
     ///
     /// # Cancel safety

@@ -22,6 +22,9 @@ const MAX_PENDING_DIALS: usize = 10_000;
 /// Keys connected or in grace: at about 10 KiB for an idle tunnel, 1 GiB.
 const MAX_TUNNELS: usize = 100_000;
 
+/// How long the streams of a replaced agent may go on.
+const REPLACE_DRAIN: Duration = Duration::from_secs(5);
+
 /// Settings for a [`ConnectionManager`]; made by [`ConnectionManager::builder`].
 #[must_use = "settings do nothing until build()"]
 pub struct ConnectionManagerBuilder {
@@ -30,6 +33,7 @@ pub struct ConnectionManagerBuilder {
     dial_timeout: Duration,
     max_pending_dials: usize,
     max_tunnels: usize,
+    replace_drain: Duration,
 }
 
 impl ConnectionManagerBuilder {
@@ -40,6 +44,7 @@ impl ConnectionManagerBuilder {
             dial_timeout: DIAL_TIMEOUT,
             max_pending_dials: MAX_PENDING_DIALS,
             max_tunnels: MAX_TUNNELS,
+            replace_drain: REPLACE_DRAIN,
         }
     }
 
@@ -72,6 +77,14 @@ impl ConnectionManagerBuilder {
         self
     }
 
+    /// For how long the running streams of an agent may finish whose key another one has taken. Default 5 s: a request
+    /// is answered, a download is not waited for. Then, or once nothing runs any more, it is closed with 4410. Zero
+    /// closes it at once.
+    pub const fn replace_drain(mut self, drain: Duration) -> Self {
+        self.replace_drain = drain;
+        self
+    }
+
     /// Tells `observer` of every event, after those named before.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));
@@ -90,19 +103,20 @@ impl ConnectionManagerBuilder {
             policy: self.policy,
             observers: self.observers,
             dial_timeout: self.dial_timeout,
-            limits: Limits { tunnels: self.max_tunnels, waiting: self.max_pending_dials },
+            limits: Limits { tunnels: self.max_tunnels, waiting: self.max_pending_dials, drain: self.replace_drain },
         }
     }
 }
 
 impl fmt::Debug for ConnectionManagerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels } = self;
+        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels, replace_drain } = self;
         f.debug_struct("ConnectionManagerBuilder")
             .field("observers", &observers.len())
             .field("dial_timeout", dial_timeout)
             .field("max_pending_dials", max_pending_dials)
             .field("max_tunnels", max_tunnels)
+            .field("replace_drain", replace_drain)
             .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     frame::Metadata,
     key::{AgentKey, Epoch, TargetName},
     metrics,
+    proto::SessionEnd,
     tunnel::{Tunnel, TunnelStream},
 };
 
@@ -28,7 +29,7 @@ use crate::{
 /// It takes the key's tunnel and opens a stream; while the key is in grace it waits for the agent's return, in the
 /// order of first polls. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
 /// manager's dial timeout (default 10 s) runs from each tunnel taken until the agent's answer, never while the dial
-/// waits for a tunnel; [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at
+/// waits for a tunnel, and anew on each link; [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at
 /// the latest the dial timeout after the end of the grace in which it first waited.
 ///
 /// Nothing happens before the first poll, and then it must be polled within a tokio runtime that has its timer on.
@@ -97,15 +98,17 @@ pub(super) struct Dialing<T: Handle> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// The end of all tries, however often the agent comes and goes, and what is answered there.
     limit: Option<(Pin<Box<Sleep>>, ErrorKind)>,
-    /// Tunnels of older epochs were met dead.
+    /// Tunnels of sessions with lower serials were met dead, or taking nothing more.
     not_before: Epoch,
+    /// The session of the last open was lost with its grace.
+    expired: bool,
     step: Step<T>,
 }
 
 enum Step<T: Handle> {
     Ask,
     Wait(Waiting<T>),
-    Open { opening: T::Opening, tunnel: T, epoch: Epoch, deadline: Pin<Box<Sleep>> },
+    Open { opening: T::Opening, tunnel: T, serial: Epoch, deadline: Pin<Box<Sleep>> },
     Done,
 }
 
@@ -121,6 +124,7 @@ impl<T: Handle> Dialing<T> {
             deadline: None,
             limit: None,
             not_before: Epoch::new(0),
+            expired: false,
             step: Step::Ask,
         }
     }
@@ -162,32 +166,46 @@ impl<T: Handle> Dialing<T> {
         loop {
             match &mut self.step {
                 Step::Ask => match self.inner.ask(&self.key, self.not_before) {
-                    Asked::Ready(epoch, tunnel) => {
+                    Asked::Ready(serial, tunnel) => {
                         self.limit(None);
-                        self.open(epoch, tunnel);
+                        self.open(serial, tunnel);
                     }
                     Asked::Wait(waiting) => {
                         self.limit(Some(waiting.end.into()));
                         self.step = Step::Wait(waiting);
                     }
+                    // It has waited with its open, for an agent that did not return.
+                    Asked::Refused(Refusal::NoConnection) if self.expired => {
+                        return Poll::Ready(Err(refused(Refusal::ReconnectTimeout)));
+                    }
                     Asked::Refused(refusal) => return Poll::Ready(Err(refused(refusal))),
                 },
                 Step::Wait(waiting) => match ready!(Pin::new(&mut waiting.answer).poll(cx)) {
-                    Ok(Ok((epoch, tunnel))) => self.open(epoch, tunnel),
+                    Ok(Ok((serial, tunnel))) => self.open(serial, tunnel),
                     Ok(Err(refusal)) => return Poll::Ready(Err(refused(refusal))),
                     // A sender goes without an answer only with the registry that holds it, which this dial holds.
                     Err(_) => return Poll::Ready(Err(ErrorKind::Internal.into())),
                 },
-                Step::Open { opening, tunnel, epoch, deadline } => match Pin::new(opening).poll(cx) {
+                Step::Open { opening, tunnel, serial, deadline } => match Pin::new(opening).poll(cx) {
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
-                    Poll::Ready(Err(error)) if is_of_the_session(&error) && tunnel.ended().is_some() => {
-                        self.not_before = Epoch::new(epoch.number().saturating_add(1));
+                    Poll::Ready(Err(error)) if is_of_the_session(&error) && tunnel.is_draining() => {
+                        self.expired = matches!(tunnel.ended(), Some(SessionEnd::Lost));
+                        self.not_before = Epoch::new(serial.number().saturating_add(1));
                         self.step = Step::Ask;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         ready!(deadline.as_mut().poll(cx));
-                        return Poll::Ready(Err(ErrorKind::DialTimeout.into()));
+                        // While there is no link nobody can answer, and on each the agent has its whole time.
+                        let (timeout, up_since) = (self.inner.dial_timeout(), tunnel.up_since());
+                        if let (None, Some((_, kind))) = (up_since, &mut self.limit) {
+                            *kind = ErrorKind::ReconnectTimeout;
+                        }
+                        let from = up_since.map_or_else(Instant::now, Instant::from_std);
+                        match from.checked_add(timeout).filter(|until| *until > Instant::now()) {
+                            Some(until) => deadline.as_mut().reset(until),
+                            None => return Poll::Ready(Err(ErrorKind::DialTimeout.into())),
+                        }
                     }
                 },
                 Step::Done => return Poll::Ready(Err(ErrorKind::InvalidInput.into())),
@@ -195,7 +213,7 @@ impl<T: Handle> Dialing<T> {
         }
     }
 
-    fn open(&mut self, epoch: Epoch, tunnel: T) {
+    fn open(&mut self, serial: Epoch, tunnel: T) {
         let timeout = self.inner.dial_timeout();
         let ends = self.deadline.iter().chain(self.limit.iter().map(|(limit, _)| limit));
         let left = ends.map(|end| end.deadline().saturating_duration_since(Instant::now())).min();
@@ -205,7 +223,7 @@ impl<T: Handle> Dialing<T> {
             ..Metadata::default()
         };
         let opening = tunnel.open(self.target.clone(), metadata, self.early_data);
-        self.step = Step::Open { opening, tunnel, epoch, deadline: Box::pin(tokio::time::sleep(timeout)) };
+        self.step = Step::Open { opening, tunnel, serial, deadline: Box::pin(tokio::time::sleep(timeout)) };
     }
 }
 

@@ -10,7 +10,8 @@ use crate::{
 
 /// Something that happened to a key.
 ///
-/// Each registration is told by one of [`Connected`](Self::Connected) and [`Reconnected`](Self::Reconnected). Events
+/// Each link is told by one of [`Connected`](Self::Connected), [`Reconnected`](Self::Reconnected) and
+/// [`Resumed`](Self::Resumed). Events
 /// come from the tasks on which they happen, so two of them may overtake each other; epochs, which rise for each key,
 /// tell which is newer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,23 @@ pub enum TunnelEvent {
         /// How long the key was without a link.
         after: Duration,
     },
-    /// A link ended, and with it the tunnel.
+    /// An agent has come back, and its session goes on with all its streams.
+    #[non_exhaustive]
+    Resumed {
+        /// Who.
+        registration: Arc<Registration>,
+        /// How long the session was without a link; `None`: the one before was still held for alive.
+        after: Option<Duration>,
+    },
+    /// A session opens nothing new and finishes what runs: its agent goes down, or this side does.
+    #[non_exhaustive]
+    Draining {
+        /// The key.
+        key: AgentKey,
+        /// The link's epoch.
+        epoch: Epoch,
+    },
+    /// A link ended. Its session goes on if the agent returns within the grace.
     #[non_exhaustive]
     Lost {
         /// The key.
@@ -50,7 +67,7 @@ pub enum TunnelEvent {
         /// The epoch of its last link.
         epoch: Epoch,
     },
-    /// A tunnel was displaced by a newer one under its key, and closed.
+    /// A session gave way to a newer one under its key. One that had a link may finish what runs.
     #[non_exhaustive]
     Replaced {
         /// The key.
@@ -79,8 +96,11 @@ impl TunnelEvent {
     #[must_use]
     pub fn key(&self) -> &AgentKey {
         match self {
-            Self::Connected { registration } | Self::Reconnected { registration, .. } => &registration.key,
-            Self::Lost { key, .. }
+            Self::Connected { registration }
+            | Self::Reconnected { registration, .. }
+            | Self::Resumed { registration, .. } => &registration.key,
+            Self::Draining { key, .. }
+            | Self::Lost { key, .. }
             | Self::Expired { key, .. }
             | Self::Replaced { key, .. }
             | Self::Refused { key, .. } => key,
@@ -91,8 +111,11 @@ impl TunnelEvent {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         match self {
-            Self::Connected { registration } | Self::Reconnected { registration, .. } => registration.epoch,
-            Self::Lost { epoch, .. }
+            Self::Connected { registration }
+            | Self::Reconnected { registration, .. }
+            | Self::Resumed { registration, .. } => registration.epoch,
+            Self::Draining { epoch, .. }
+            | Self::Lost { epoch, .. }
             | Self::Expired { epoch, .. }
             | Self::Replaced { epoch, .. }
             | Self::Refused { epoch, .. } => *epoch,
@@ -105,6 +128,8 @@ impl TunnelEvent {
         match self {
             Self::Connected { .. } => "connected",
             Self::Reconnected { .. } => "reconnected",
+            Self::Resumed { .. } => "resumed",
+            Self::Draining { .. } => "draining",
             Self::Lost { .. } => "lost",
             Self::Expired { .. } => "expired",
             Self::Replaced { .. } => "replaced",
@@ -121,11 +146,17 @@ pub enum RegisterRefusal {
     InUse,
     /// The key belongs to another principal; closed with 4403.
     Foreign,
-    /// A newer link has the key already; closed with 4409.
+    /// A newer link has the key already, or a newer attempt the session; closed with 4409.
     Stale,
+    /// The session that it names is another principal's or key's; closed with 4403.
+    Identity,
+    /// What it says it has of the session cannot be, which ends that; closed with 4420.
+    Mismatch,
+    /// Link after link of the session brought nothing through, which ends it; closed with 4429.
+    Fruitless,
     /// As many tunnels as the manager takes; closed with 1013.
     Overloaded,
-    /// The manager was shut down; closed with 1001.
+    /// The manager drains or was shut down; closed with 1001.
     ShuttingDown,
 }
 

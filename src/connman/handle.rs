@@ -1,9 +1,12 @@
 //! What connman needs of a tunnel, so that all of it is tested over doubles.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     error::Error,
     frame::{CloseCode, Metadata},
-    key::TargetName,
+    key::{Epoch, TargetName},
+    mux::{BindError, Bound, Deferred},
     proto::{SessionEnd, SessionStats},
     tunnel::{Opening, Tunnel, TunnelStream},
 };
@@ -15,6 +18,19 @@ pub(crate) trait Handle: Clone + Unpin + Send + Sync + 'static {
     /// An open under way; dropping it gives the open up.
     type Opening: Future<Output = Result<Self::Stream, Error>> + Unpin + Send;
 
+    /// The right to drive a link.
+    type Link;
+
+    /// Binds the link of this epoch, whose agent has so many messages of the session. Under the registry's lock.
+    fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Self::Link, BindError>>;
+    /// Whether the agent has spoken on the present link, or on the last one if there is none.
+    fn heard(&self) -> bool;
+    /// Since when there is a link.
+    fn up_since(&self) -> Option<Instant>;
+    /// Whether nothing new is opened in the session, which may still run.
+    fn is_draining(&self) -> bool;
+    /// Has the session finish what runs, and says so to the agent.
+    fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str);
     /// Opens a stream.
     fn open(&self, target: TargetName, metadata: Metadata, early_data: bool) -> Self::Opening;
     /// Ends the session and says why to the agent.
@@ -30,6 +46,27 @@ pub(crate) trait Handle: Clone + Unpin + Send + Sync + 'static {
 impl Handle for Tunnel {
     type Stream = TunnelStream;
     type Opening = Opening;
+    type Link = Bound;
+
+    fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
+        Self::bind(self, epoch, peer_has)
+    }
+
+    fn heard(&self) -> bool {
+        Self::heard(self)
+    }
+
+    fn up_since(&self) -> Option<Instant> {
+        Self::up_since(self)
+    }
+
+    fn is_draining(&self) -> bool {
+        Self::is_draining(self)
+    }
+
+    fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
+        Self::drain(self, code, deadline, jitter, reason);
+    }
 
     fn open(&self, target: TargetName, metadata: Metadata, early_data: bool) -> Opening {
         Self::open(self, target, metadata, early_data)

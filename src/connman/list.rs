@@ -24,9 +24,11 @@ pub struct Stats {
     pub pending_dials_total: usize,
     /// Keys that dials wait for.
     pub pending_dials_keys: usize,
-    /// Open streams.
+    /// Sessions that open nothing new and finish what runs.
+    pub draining_sessions: usize,
+    /// Open streams, those of sessions in grace and of draining ones included.
     pub streams: usize,
-    /// Payload bytes sent to agents, by the sessions that are connected now.
+    /// Payload bytes sent to agents, by the sessions that there are now.
     pub sent_bytes: u64,
     /// Payload bytes received from agents, likewise.
     pub received_bytes: u64,
@@ -81,8 +83,10 @@ pub struct AgentInfo {
     pub labels: Vec<(String, String)>,
     /// The last measured round trip, if any.
     pub rtt: Option<Duration>,
-    /// Open streams.
+    /// Open streams. In grace those that wait for the agent's return.
     pub streams: usize,
+    /// Earlier sessions of the key that open nothing new and finish what runs.
+    pub draining_sessions: usize,
     /// Payload bytes sent to the agent in this session.
     pub sent_bytes: u64,
     /// Payload bytes received from the agent in this session.
@@ -94,8 +98,8 @@ pub struct AgentInfo {
 }
 
 impl AgentInfo {
-    fn of<T: Handle>(entry: Entry<T>, now: Instant) -> Self {
-        let stats = entry.tunnel.map(|tunnel| tunnel.stats()).unwrap_or_default();
+    fn of<T: Handle>(entry: &Entry<T>, now: Instant) -> Self {
+        let stats = entry.tunnel.as_ref().map(Handle::stats).unwrap_or_default();
         let who = &*entry.registration;
         Self {
             key: who.key.clone(),
@@ -111,6 +115,7 @@ impl AgentInfo {
             labels: who.labels.clone(),
             rtt: stats.rtt,
             streams: stats.streams,
+            draining_sessions: entry.leaving.len(),
             sent_bytes: stats.sent_bytes,
             received_bytes: stats.received_bytes,
             reconnects: entry.reconnects,
@@ -122,22 +127,23 @@ impl AgentInfo {
 /// Every key that is connected or in grace. Sessions are asked outside the lock.
 pub(super) fn list<T: Handle>(inner: &Arc<Inner<T>>) -> Vec<AgentInfo> {
     let (entries, now) = inner.with(|state, now| (state.registry.entries(now), now));
-    let mut agents: Vec<AgentInfo> = entries.into_iter().map(|entry| AgentInfo::of(entry, now)).collect();
+    let mut agents: Vec<AgentInfo> = entries.into_iter().map(|entry| AgentInfo::of(&entry, now)).collect();
     agents.sort_by(|a, b| a.key.cmp(&b.key));
     agents
 }
 
 /// How much there is of everything.
 pub(super) fn stats<T: Handle>(inner: &Arc<Inner<T>>) -> Stats {
-    let (entries, counts) = inner.with(|state, now| (state.registry.entries(now), state.registry.counts()));
+    let (tunnels, counts) = inner.with(|state, now| (state.registry.tunnels(now), state.registry.counts()));
     let mut stats = Stats {
         active_connections: counts.connected,
         grace_period_entries: counts.grace,
         pending_dials_total: counts.waiting,
         pending_dials_keys: counts.waiting_keys,
+        draining_sessions: counts.leaving,
         ..Stats::default()
     };
-    for session in entries.into_iter().filter_map(|entry| entry.tunnel).map(|tunnel| tunnel.stats()) {
+    for session in tunnels.iter().map(Handle::stats) {
         stats.streams = stats.streams.saturating_add(session.streams);
         stats.sent_bytes = stats.sent_bytes.saturating_add(session.sent_bytes);
         stats.received_bytes = stats.received_bytes.saturating_add(session.received_bytes);

@@ -10,12 +10,13 @@ use crate::{
         handle::Handle,
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
-        registry::{Found, Refusal},
-        state::Inner,
+        registry::Refusal,
+        state::{Attached, Inner, Offer},
     },
-    frame::CloseCode,
+    frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},
     link::LinkEnd,
+    mux::{Bound, PeerDrain},
     tunnel::Tunnel,
 };
 
@@ -66,10 +67,18 @@ impl ConnectionManager {
         self.inner.max_hold()
     }
 
-    /// Makes a fresh session's tunnel its key's current one: a displaced tunnel is closed, waiting dials are released.
-    /// Metrics and observers learn of it here, also of a refusal; closing a refused link is the caller's.
-    pub(crate) fn register(&self, registration: Registration, tunnel: Tunnel) -> Result<Lease, RegisterRefusal> {
-        Lease::register(&self.inner, registration, tunnel)
+    /// Binds a link to the session that its HELLO names, or to the new one that `make` makes: a displaced session is
+    /// drained, waiting dials are released. Metrics and observers learn of it here, also of a refusal; closing a
+    /// refused link is the caller's.
+    pub(crate) fn attach(
+        &self,
+        registration: Registration,
+        offer: Offer,
+        make: impl FnOnce() -> (SessionId, Tunnel, Bound),
+    ) -> Result<Attachment, RegisterRefusal> {
+        let (key, epoch) = (registration.key.clone(), registration.epoch);
+        let Attached { session, tunnel, link, resumed } = self.inner.attach(registration, offer, make)?;
+        Ok(Attachment { session, tunnel, link, resumed, lease: Lease::new(&self.inner, key, epoch) })
     }
 
     /// Opens a stream to a target of the agent that has the key, or soon has it again.
@@ -77,13 +86,17 @@ impl ConnectionManager {
         Dial::new(&self.inner, key, target)
     }
 
-    /// The epoch of a key's tunnel; `None` if the key is not connected.
+    /// The epoch of a key's link; `None` if the key is not connected.
     #[must_use]
     pub fn epoch(&self, key: &AgentKey) -> Option<Epoch> {
-        match self.inner.with(|state, now| state.registry.find(key, Epoch::new(0), now)) {
-            Found::Ready(epoch, _) => Some(epoch),
-            Found::Held | Found::Absent => None,
-        }
+        let incumbent = self.inner.with(|state, now| state.registry.incumbent(key, now));
+        incumbent.filter(|incumbent| incumbent.connected).map(|incumbent| incumbent.registration.epoch)
+    }
+
+    /// What names a key's session for as long as it lives, over all its links; `None` if the key is not connected.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn serial(&self, key: &AgentKey) -> Option<Epoch> {
+        self.inner.with(|state, now| state.registry.serial(key, now))
     }
 
     /// How much there is of everything.
@@ -116,8 +129,36 @@ impl ConnectionManager {
         self.inner.with(|state, now| state.registry.close(key, CloseCode::CREDENTIALS, Refusal::NoConnection, now))
     }
 
+    /// Lets what runs finish, then shuts down: for the way down of a server, before it stops to serve.
+    ///
+    /// Every agent is told to connect anew, at random within half of `deadline` and 5 s at most, to whoever answers
+    /// under the server's name then; it leaves its session here once that has succeeded or this one is closed. Running
+    /// streams go on, also over new links; a session without any is closed at once. New sessions are refused, and dials
+    /// wait in vain until the end. Resolves when no session is left, at the deadline at the latest; what runs then
+    /// fails as by [`shutdown`](Self::shutdown), which it ends with.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the manager draining: sessions are closed at their deadline all the same, but dials are not
+    /// refused before. Called again, the newer deadline is that of the sessions that have none yet.
+    pub async fn drain(&self, deadline: Duration) {
+        let left = self.inner.left.notified();
+        let mut left = std::pin::pin!(left);
+        // Before the first look, so that no word is lost in between.
+        left.as_mut().enable();
+        let leaving = self.inner.with(|state, now| {
+            let until = now.checked_add(deadline).unwrap_or(now);
+            state.registry.drain(CloseCode::RESTART, until, now);
+            state.registry.counts().leaving
+        });
+        if leaving > 0 {
+            let _ = tokio::time::timeout(deadline, left).await;
+        }
+        self.shutdown();
+    }
+
     /// Closes every session with 1012, so that agents connect anew somewhere else, and refuses all registrations and
-    /// dials from now on with [`Shutdown`](crate::ErrorKind::Shutdown). Running streams fail likewise.
+    /// dials from now on with [`Shutdown`](crate::ErrorKind::Shutdown). Running streams fail likewise; to let them
+    /// finish, [`drain`](Self::drain).
     pub fn shutdown(&self) {
         self.inner.with(|state, now| state.registry.shut_down(CloseCode::RESTART, now));
     }
@@ -135,9 +176,24 @@ impl fmt::Debug for ConnectionManager {
     }
 }
 
-/// Proof that a task owns the current link of a key.
+/// A link that is bound to a session, under a key.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    /// Its id, for WELCOME.
+    pub(crate) session: SessionId,
+    /// The session's tunnel.
+    pub(crate) tunnel: Tunnel,
+    /// The right to drive the link.
+    pub(crate) link: Bound,
+    /// Whether the session is the one that HELLO named.
+    pub(crate) resumed: bool,
+    /// The duty to report its end.
+    pub(crate) lease: Lease,
+}
+
+/// Proof that a task owns the current link of a session.
 ///
-/// Dropping it unreported reports "aborted", so that a task that is cancelled or panics cannot leave a dead tunnel
+/// Dropping it unreported reports "aborted", so that a task that is cancelled or panics cannot leave a dead link
 /// registered.
 #[must_use = "dropping a lease reports its link as aborted"]
 pub(crate) struct Lease<T: Handle = Tunnel> {
@@ -148,14 +204,13 @@ pub(crate) struct Lease<T: Handle = Tunnel> {
 }
 
 impl<T: Handle> Lease<T> {
-    pub(super) fn register(
-        inner: &Arc<Inner<T>>,
-        registration: Registration,
-        tunnel: T,
-    ) -> Result<Self, RegisterRefusal> {
-        let (key, epoch) = (registration.key.clone(), registration.epoch);
-        inner.register(registration, tunnel)?;
-        Ok(Self { inner: Arc::clone(inner), key, epoch, reported: false })
+    pub(super) fn new(inner: &Arc<Inner<T>>, key: AgentKey, epoch: Epoch) -> Self {
+        Self { inner: Arc::clone(inner), key, epoch, reported: false }
+    }
+
+    /// The agent drains the session: it is its key's current one no longer. Ignored if it is that no longer anyway.
+    pub(crate) fn drained(&self, drain: PeerDrain) {
+        self.inner.drained(&self.key, self.epoch, drain);
     }
 
     /// The link ended. Ignored if a newer one has the key.

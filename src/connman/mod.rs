@@ -50,3 +50,5 @@ pub use policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, Los
 // For those who watch.
 pub use event::{Observer, RegisterRefusal, TunnelEvent};
 // For the task that owns a link.
+pub(crate) use manager::{Attachment, Lease};
+pub(crate) use state::Offer;

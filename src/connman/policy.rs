@@ -163,6 +163,8 @@ pub enum LossCause {
     Closed(Option<CloseCode>),
     /// The agent broke the protocol; closed with this code.
     Violation(CloseCode),
+    /// The agent drains: it goes down, and a successor may come.
+    Drained,
     /// This side closed the session, with this code.
     Local(CloseCode),
     /// The task that owned the link was cancelled or panicked.
@@ -177,6 +179,7 @@ impl fmt::Display for LossCause {
             Self::Closed(Some(code)) => write!(f, "closed by the agent with {code}"),
             Self::Closed(None) => f.write_str("closed by the agent"),
             Self::Violation(code) => write!(f, "the agent broke the protocol, closed with {code}"),
+            Self::Drained => f.write_str("the agent drains"),
             Self::Local(code) => write!(f, "closed here with {code}"),
             Self::Aborted => f.write_str("its task was aborted"),
         }

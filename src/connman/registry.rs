@@ -13,14 +13,19 @@ use std::{
 };
 
 use crate::{
-    connman::policy::{Grace, LossCause, Registration},
-    frame::CloseCode,
+    connman::policy::{LossCause, Registration},
+    frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch},
 };
 
+mod attach;
+mod leave;
 mod values;
 
-pub(super) use values::{Ask, Conflict, Counts, DialStep, Effect, Entry, Found, Incumbent, Limits, Refusal, Ticket};
+pub(super) use values::{
+    Ask, Binding, Bound, Claim, Conflict, Counts, DialStep, Effect, Entry, Found, Incumbent, Limits, Link, Refusal,
+    Resume, Ticket,
+};
 
 /// Waits are cut to this, far beyond any use, so that no sum of times can overflow.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -29,10 +34,14 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct Registry<T> {
     slots: HashMap<AgentKey, Slot<T>>,
+    /// Whose each session is that is kept.
+    sessions: HashMap<SessionId, AgentKey>,
     due: BTreeSet<(Instant, Due)>,
     next_ticket: u64,
     limits: Limits,
     counts: Counts,
+    /// Nothing new is taken, since this side goes down; what is there finishes.
+    draining: bool,
     closed: bool,
     effects: Vec<Effect<T>>,
 }
@@ -40,6 +49,8 @@ pub(super) struct Registry<T> {
 #[derive(Debug)]
 struct Slot<T> {
     state: State<T>,
+    /// Sessions that open nothing new and finish what runs, oldest first. They are nobody's incumbents.
+    leaving: Vec<Leaving<T>>,
     /// Each with the end of its own wait, if that is not the key's grace.
     waiters: BTreeMap<Ticket, Option<Instant>>,
     losses: u32,
@@ -52,31 +63,58 @@ struct Slot<T> {
 ///  Absent ─────────────► Connected ───────────────────► Grace
 ///    ▲                    │  ▲  ▲                        │ │
 ///    │  link lost, Drop   │  └──┘ register (displaces)   │ │
-///    ├────────────────────┘  ▲                           │ │
-///    │                       └──────────── register ─────┘ │
+///    ├────────────────────┘  ▲    resume (supersedes)    │ │
+///    │                       └───── register, resume ────┘ │
 ///    └──────────────────────────────────────── expired ────┘
 /// ```
+/// From `Connected` a session may also leave: the key is then in grace without it, or connected with the next one.
 #[derive(Debug)]
 enum State<T> {
     Connected {
-        registration: Arc<Registration>,
-        tunnel: T,
+        kept: Kept<T>,
         since: Instant,
         /// The end of the grace that this link, or those before it, broke off without a word from the agent.
         owed: Option<Instant>,
     },
     Grace {
         registration: Arc<Registration>,
+        /// The session that waits for a link; `None`: it leaves, and the key waits for the next one.
+        kept: Option<Kept<T>>,
         since: Instant,
         until: Instant,
     },
-    /// Held in memory only while dials wait.
+    /// Held in memory only while dials wait, or while sessions leave.
     Absent,
+}
+
+/// A session that is kept, with or without a link.
+#[derive(Debug)]
+struct Kept<T> {
+    /// The epoch of its first link, which names it while its links change.
+    serial: Epoch,
+    /// Of its last link.
+    registration: Arc<Registration>,
+    tunnel: T,
+    session: SessionId,
+    /// The attempt with which it was last attached.
+    attempt: u64,
+}
+
+/// A session that finishes what runs.
+#[derive(Debug)]
+struct Leaving<T> {
+    kept: Kept<T>,
+    up: bool,
+    /// When it is cut off.
+    until: Instant,
+    /// With which code.
+    code: CloseCode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Grace(AgentKey),
+    Leaving(AgentKey, Epoch),
     Wait(AgentKey, Ticket),
 }
 
@@ -84,10 +122,12 @@ impl<T: Clone> Registry<T> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             slots: HashMap::new(),
+            sessions: HashMap::new(),
             due: BTreeSet::new(),
             next_ticket: 0,
             limits,
             counts: Counts::default(),
+            draining: false,
             closed: false,
             effects: Vec::new(),
         }
@@ -107,167 +147,13 @@ impl<T: Clone> Registry<T> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Who has the key.
-    pub(super) fn incumbent(&mut self, key: &AgentKey, now: Instant) -> Option<Incumbent> {
+    /// The serial of the session that a connected key has.
+    #[cfg(feature = "proxy")]
+    pub(super) fn serial(&mut self, key: &AgentKey, now: Instant) -> Option<Epoch> {
         self.expire(now);
         match &self.slots.get(key)?.state {
-            State::Connected { registration, .. } => {
-                Some(Incumbent { registration: Arc::clone(registration), connected: true })
-            }
-            State::Grace { registration, .. } => {
-                Some(Incumbent { registration: Arc::clone(registration), connected: false })
-            }
-            State::Absent => None,
-        }
-    }
-
-    /// Makes `tunnel` the key's current one, if the epoch of the incumbent is still `seen`. On a conflict the tunnel
-    /// comes back, so that it is not dropped under the caller's lock.
-    pub(super) fn register(
-        &mut self,
-        registration: &Arc<Registration>,
-        tunnel: T,
-        seen: Option<Epoch>,
-        now: Instant,
-    ) -> Result<(), (Conflict, T)> {
-        let incumbent = self.incumbent(&registration.key, now);
-        if self.closed {
-            return Err((Conflict::ShuttingDown, tunnel));
-        }
-        if incumbent.as_ref().map(|old| old.registration.epoch) != seen {
-            return Err((Conflict::Changed, tunnel));
-        }
-        if incumbent.is_none() && self.counts.connected + self.counts.grace >= self.limits.tunnels {
-            return Err((Conflict::Overloaded, tunnel));
-        }
-        let release = |ticket| Effect::Release { ticket, epoch: registration.epoch, tunnel: tunnel.clone() };
-        let released: Vec<_> = self.take_waiters(&registration.key).into_iter().map(release).collect();
-        let slot = self.slots.entry(registration.key.clone()).or_insert_with(Slot::absent);
-        let owed = match &slot.state {
-            State::Connected { owed, .. } => *owed,
-            State::Grace { until, .. } => Some(*until),
-            State::Absent => None,
-        };
-        let next = State::Connected { registration: Arc::clone(registration), tunnel, since: now, owed };
-        match std::mem::replace(&mut slot.state, next) {
-            State::Connected { registration: old, tunnel, .. } => {
-                slot.reconnects = slot.reconnects.saturating_add(1);
-                self.effects.push(Effect::Displaced { old, tunnel, by: Arc::clone(registration) });
-                self.effects.push(Effect::Connected { registration: Arc::clone(registration) });
-            }
-            State::Grace { since, until, .. } => {
-                slot.reconnects = slot.reconnects.saturating_add(1);
-                self.counts.grace -= 1;
-                self.counts.connected += 1;
-                self.due.remove(&(until, Due::Grace(registration.key.clone())));
-                let after = now.saturating_duration_since(since);
-                self.effects.push(Effect::Reconnected { registration: Arc::clone(registration), after });
-            }
-            State::Absent => {
-                self.counts.connected += 1;
-                self.effects.push(Effect::Connected { registration: Arc::clone(registration) });
-            }
-        }
-        self.effects.extend(released);
-        Ok(())
-    }
-
-    /// The link of this epoch: its tunnel, since when it is up, and how many losses came before. `None`: it is not the
-    /// key's current one, and what it reports is stale.
-    pub(super) fn link(&self, key: &AgentKey, epoch: Epoch) -> Option<(T, Instant, u32)> {
-        let slot = self.slots.get(key)?;
-        match &slot.state {
-            State::Connected { registration, since, tunnel, .. } if registration.epoch == epoch => {
-                Some((tunnel.clone(), *since, slot.losses))
-            }
-            _ => None,
-        }
-    }
-
-    /// The agent has spoken on the link of this epoch: the grace before it is over for good.
-    pub(super) fn heard(&mut self, key: &AgentKey, epoch: Epoch) {
-        if let Some(Slot { state: State::Connected { registration, owed, .. }, .. }) = self.slots.get_mut(key)
-            && registration.epoch == epoch
-        {
-            *owed = None;
-        }
-    }
-
-    /// The link of this epoch was lost at `at`. False: the report is stale, and nothing changed. If a grace came before
-    /// it and its agent was not [heard](Self::heard), that grace goes on, without what `grace` would add.
-    pub(super) fn link_lost(
-        &mut self,
-        key: &AgentKey,
-        epoch: Epoch,
-        cause: LossCause,
-        grace: Grace,
-        at: Instant,
-        now: Instant,
-    ) -> bool {
-        self.expire(now);
-        if self.link(key, epoch).is_none() {
-            return false;
-        }
-        match grace {
-            Grace::Drop => self.lose_for_good(key, cause),
-            Grace::Hold(hold) => self.hold(key, cause, at, hold),
-        }
-        self.expire(now);
-        true
-    }
-
-    fn hold(&mut self, key: &AgentKey, cause: LossCause, at: Instant, hold: Duration) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let State::Connected { registration, owed, .. } = &slot.state else { return };
-        // Links on which nobody speaks must not prolong a grace, however many there are.
-        let hold = owed.map_or(hold, |until| until.saturating_duration_since(at));
-        let until = owed.unwrap_or_else(|| after(at, hold));
-        let next = State::Grace { registration: Arc::clone(registration), since: at, until };
-        slot.losses = slot.losses.saturating_add(1);
-        slot.last_cause = Some(cause);
-        // Who waited for the report of this loss now waits for the grace.
-        for (ticket, own) in &mut slot.waiters {
-            if let Some(own) = own.take() {
-                self.due.remove(&(own, Due::Wait(key.clone(), *ticket)));
-            }
-        }
-        if let State::Connected { registration, tunnel, .. } = std::mem::replace(&mut slot.state, next) {
-            self.effects.push(Effect::Lost { registration, tunnel, cause, hold: Some(hold) });
-        }
-        self.counts.connected -= 1;
-        self.counts.grace += 1;
-        self.due.insert((until, Due::Grace(key.clone())));
-    }
-
-    fn lose_for_good(&mut self, key: &AgentKey, cause: LossCause) {
-        if let Some(State::Connected { registration, tunnel, .. }) = self.vacate(key, Refusal::NoConnection) {
-            self.effects.push(Effect::Lost { registration, tunnel, cause, hold: None });
-        }
-    }
-
-    /// Makes a key absent, whatever it is: its tunnel is closed with `code`, who waits is refused. False: it was
-    /// absent.
-    pub(super) fn close(&mut self, key: &AgentKey, code: CloseCode, refusal: Refusal, now: Instant) -> bool {
-        self.expire(now);
-        match self.vacate(key, refusal) {
-            Some(State::Connected { registration, tunnel, .. }) => {
-                self.effects.push(Effect::Closed { registration, tunnel, code });
-                true
-            }
-            Some(State::Grace { registration, .. }) => {
-                self.effects.push(Effect::Expired { registration, in_time: false });
-                true
-            }
-            Some(State::Absent) | None => false,
-        }
-    }
-
-    /// Closes every tunnel with `code`, and refuses everything from now on.
-    pub(super) fn shut_down(&mut self, code: CloseCode, now: Instant) {
-        self.closed = true;
-        let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
-        for key in keys {
-            self.close(&key, code, Refusal::ShuttingDown, now);
+            State::Connected { kept, .. } => Some(kept.serial),
+            State::Grace { .. } | State::Absent => None,
         }
     }
 
@@ -275,8 +161,8 @@ impl<T: Clone> Registry<T> {
     pub(super) fn find(&mut self, key: &AgentKey, not_before: Epoch, now: Instant) -> Found<T> {
         self.expire(now);
         match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Connected { registration, tunnel, .. }) if registration.epoch >= not_before => {
-                Found::Ready(registration.epoch, tunnel.clone())
+            Some(State::Connected { kept, .. }) if kept.serial >= not_before => {
+                Found::Ready(kept.serial, kept.tunnel.clone())
             }
             Some(State::Connected { .. } | State::Grace { .. }) => Found::Held,
             Some(State::Absent) | None => Found::Absent,
@@ -290,11 +176,12 @@ impl<T: Clone> Registry<T> {
             return DialStep::Refused(Refusal::ShuttingDown);
         }
         let (own, end) = match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Connected { registration, tunnel, .. }) if registration.epoch >= ask.not_before => {
-                return DialStep::Ready(registration.epoch, tunnel.clone());
+            Some(State::Connected { kept, .. }) if kept.serial >= ask.not_before => {
+                return DialStep::Ready(kept.serial, kept.tunnel.clone());
             }
             Some(State::Connected { .. }) => (Some(after(now, ask.unreported)), None),
             Some(State::Grace { until, .. }) => (None, Some(*until)),
+            Some(State::Absent) | None if self.draining => return DialStep::Refused(Refusal::ShuttingDown),
             Some(State::Absent) | None => match ask.absent.map(|wait| after(now, wait)) {
                 Some(end) => (Some(end), Some(end)),
                 None => return DialStep::Refused(Refusal::NoConnection),
@@ -321,26 +208,29 @@ impl<T: Clone> Registry<T> {
         let Some(own) = slot.waiters.remove(&ticket) else { return };
         self.counts.waiting -= 1;
         self.counts.waiting_keys -= usize::from(slot.waiters.is_empty());
-        if slot.waiters.is_empty() && matches!(slot.state, State::Absent) {
-            self.slots.remove(key);
-        }
         if let Some(own) = own {
             self.due.remove(&(own, Due::Wait(key.clone(), ticket)));
         }
+        self.prune(key);
     }
 
     /// Ends what has its end at `now` or before.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
             match self.due.pop_first() {
-                Some((_, Due::Grace(key))) => {
-                    if let Some(State::Grace { registration, .. }) = self.vacate(&key, Refusal::ReconnectTimeout) {
-                        self.effects.push(Effect::Expired { registration, in_time: true });
-                    }
-                }
+                Some((_, Due::Grace(key))) => self.end_grace(&key),
+                Some((_, Due::Leaving(key, serial))) => self.cut(&key, serial),
                 Some((_, Due::Wait(key, ticket))) => self.end_wait(&key, ticket),
                 None => {}
             }
+        }
+    }
+
+    fn end_grace(&mut self, key: &AgentKey) {
+        let refusal = if self.draining { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
+        if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, refusal) {
+            let tunnel = kept.map(|kept| kept.tunnel);
+            self.effects.push(Effect::Expired { registration, tunnel, in_time: true });
         }
     }
 
@@ -351,21 +241,45 @@ impl<T: Clone> Registry<T> {
         self.effects.push(Effect::Refuse { ticket, refusal });
     }
 
-    /// Takes a key out of memory, and refuses who waits for it.
+    /// Makes a key absent, and refuses who waits for it. Sessions that leave go on leaving.
     fn vacate(&mut self, key: &AgentKey, refusal: Refusal) -> Option<State<T>> {
         for ticket in self.take_waiters(key) {
             self.effects.push(Effect::Refuse { ticket, refusal });
         }
-        let slot = self.slots.remove(key)?;
-        match &slot.state {
-            State::Connected { .. } => self.counts.connected -= 1,
-            State::Grace { until, .. } => {
+        let slot = self.slots.get_mut(key)?;
+        let state = std::mem::replace(&mut slot.state, State::Absent);
+        (slot.losses, slot.reconnects, slot.last_cause) = (0, 0, None);
+        self.forget(key, &state);
+        self.prune(key);
+        Some(state)
+    }
+
+    /// What is counted and indexed of a state that a key has no longer. A session that leaves is indexed all the same.
+    fn forget(&mut self, key: &AgentKey, state: &State<T>) {
+        let kept = match state {
+            State::Connected { kept, .. } => {
+                self.counts.connected -= 1;
+                Some(kept)
+            }
+            State::Grace { kept, until, .. } => {
                 self.counts.grace -= 1;
                 self.due.remove(&(*until, Due::Grace(key.clone())));
+                kept.as_ref()
             }
-            State::Absent => {}
+            State::Absent => None,
+        };
+        if let Some(kept) = kept {
+            self.sessions.remove(&kept.session);
         }
-        Some(slot.state)
+    }
+
+    /// Takes a key out of memory that is absent, and for which there is nothing to remember.
+    fn prune(&mut self, key: &AgentKey) {
+        let idle =
+            |slot: &Slot<T>| matches!(slot.state, State::Absent) && slot.waiters.is_empty() && slot.leaving.is_empty();
+        if self.slots.get(key).is_some_and(idle) {
+            self.slots.remove(key);
+        }
     }
 
     /// Empties a key's queue, oldest first.
@@ -382,6 +296,16 @@ impl<T: Clone> Registry<T> {
         waiters.into_keys().collect()
     }
 
+    /// Every session that is kept, in no order.
+    pub(super) fn tunnels(&mut self, now: Instant) -> Vec<T> {
+        self.expire(now);
+        let all = self.slots.values().flat_map(|slot| {
+            let current = slot.entry().and_then(|entry| entry.tunnel);
+            current.into_iter().chain(slot.leaving.iter().map(|leaving| leaving.kept.tunnel.clone()))
+        });
+        all.collect()
+    }
+
     /// Every key that is connected or in grace, in no order.
     pub(super) fn entries(&mut self, now: Instant) -> Vec<Entry<T>> {
         self.expire(now);
@@ -391,18 +315,26 @@ impl<T: Clone> Registry<T> {
 
 impl<T: Clone> Slot<T> {
     fn absent() -> Self {
-        Self { state: State::Absent, waiters: BTreeMap::new(), losses: 0, reconnects: 0, last_cause: None }
+        Self {
+            state: State::Absent,
+            leaving: Vec::new(),
+            waiters: BTreeMap::new(),
+            losses: 0,
+            reconnects: 0,
+            last_cause: None,
+        }
     }
 
     fn entry(&self) -> Option<Entry<T>> {
-        let (registration, tunnel, since, until) = match &self.state {
-            State::Connected { registration, tunnel, since, .. } => (registration, Some(tunnel.clone()), *since, None),
-            State::Grace { registration, since, until } => (registration, None, *since, Some(*until)),
+        let (registration, kept, since, until) = match &self.state {
+            State::Connected { kept, since, .. } => (&kept.registration, Some(kept), *since, None),
+            State::Grace { registration, kept, since, until } => (registration, kept.as_ref(), *since, Some(*until)),
             State::Absent => return None,
         };
         Some(Entry {
             registration: Arc::clone(registration),
-            tunnel,
+            tunnel: kept.map(|kept| kept.tunnel.clone()),
+            leaving: self.leaving.iter().map(|leaving| leaving.kept.tunnel.clone()).collect(),
             since,
             until,
             reconnects: self.reconnects,

@@ -24,16 +24,30 @@ use crate::{
         policy::{
             Absent, DEFAULT_HOLD, DEFAULT_WAITING, Displace, Grace, GracePolicy, LinkLoss, LossCause, Registration,
         },
-        registry::{Ask, Conflict, Counts, DialStep, Effect, Found, Incumbent, Limits, Refusal, Registry, Ticket},
+        registry::{
+            self, Ask, Binding, Claim, Conflict, Counts, DialStep, Effect, Found, Incumbent, Limits, Link, Refusal,
+            Registry, Resume, Ticket,
+        },
     },
-    frame::CloseCode,
+    frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch},
     metrics,
+    mux::{BindError, PeerDrain},
     proto::SessionEnd,
 };
 
 /// How often a registration looks again at a key that changes under its eyes.
 const REGISTER_TRIES: u32 = 16;
+
+/// The most that agents spread their new links over when this side drains: thousands of handshakes a second are taken
+/// easily by whoever takes over.
+const MAX_JITTER: Duration = Duration::from_secs(5);
+
+/// The longest drain that an agent is granted, whatever it announces: an hour, for the longest download.
+const MAX_AGENT_DRAIN: Duration = Duration::from_secs(3600);
+
+/// How much longer than it announced an agent may take to end its session, which it does itself.
+const AGENT_DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 /// What a manager is built with.
 pub(super) struct Settings {
@@ -51,6 +65,28 @@ pub(crate) struct Inner<T: Handle> {
     state: Mutex<State<T>>,
     /// Tells the expiry task that its deadline is no longer the nearest.
     pub(super) rearm: Arc<Notify>,
+    /// Tells that no session leaves any more.
+    pub(super) left: Notify,
+}
+
+/// What a HELLO asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer {
+    /// The session to go on with; zero: a new one.
+    pub(crate) session: SessionId,
+    /// Which attempt this is.
+    pub(crate) attempt: u64,
+    /// How many counted messages of that session the agent has.
+    pub(crate) has: u64,
+}
+
+/// A link that is bound to a session, under a key.
+#[derive(Debug)]
+pub(super) struct Attached<T: Handle> {
+    pub(super) session: SessionId,
+    pub(super) tunnel: T,
+    pub(super) link: T::Link,
+    pub(super) resumed: bool,
 }
 
 /// What the lock guards.
@@ -113,6 +149,7 @@ impl<T: Handle> Inner<T> {
                 expiry: Expiry::Idle,
             }),
             rearm: Arc::new(Notify::new()),
+            left: Notify::new(),
             settings,
         }
     }
@@ -152,6 +189,9 @@ impl<T: Handle> Inner<T> {
 
         arm.carry_out(self);
         record_counts(before, counts);
+        if counts.leaving == 0 && before.leaving > 0 {
+            self.left.notify_waiters();
+        }
         for (effect, sender) in effects {
             self.carry_out(effect, sender);
         }
@@ -166,42 +206,83 @@ impl<T: Handle> Inner<T> {
             }
         };
         match effect {
-            Effect::Release { epoch, tunnel, .. } => answer(Ok((epoch, tunnel))),
+            Effect::Release { serial, tunnel, .. } => answer(Ok((serial, tunnel))),
             Effect::Refuse { refusal, .. } => answer(Err(refusal)),
             Effect::Connected { registration } => self.tell(&TunnelEvent::Connected { registration }),
             Effect::Reconnected { registration, after } => {
                 metrics::record_reconnected();
                 self.tell(&TunnelEvent::Reconnected { registration, after });
             }
-            Effect::Displaced { old, tunnel, by } => {
-                let same_instance = old.instance == by.instance;
-                if same_instance {
-                    tunnel.close(CloseCode::STALE, "the agent came back on a newer link", SessionEnd::Replaced);
-                } else {
-                    metrics::record_key_conflict("replaced");
-                    tunnel.close(CloseCode::REPLACED, "another agent has taken the key", SessionEnd::Replaced);
+            Effect::Resumed { registration, after } => {
+                match after {
+                    Some(after) => {
+                        metrics::record_reconnected();
+                        metrics::record_resume("ok");
+                        metrics::record_pause(after);
+                    }
+                    None => metrics::record_resume("fenced"),
                 }
-                let (key, epoch) = (old.key.clone(), old.epoch);
-                self.tell(&TunnelEvent::Replaced { key, epoch, by: by.epoch, same_instance });
+                self.tell(&TunnelEvent::Resumed { registration, after });
+            }
+            Effect::Displaced { old, tunnel, by, code, drain } => {
+                let same_instance = old.instance == by.instance;
+                if !same_instance {
+                    metrics::record_key_conflict("replaced");
+                }
+                let reason = if same_instance { "the agent began anew" } else { "another agent has taken the key" };
+                if drain.is_zero() {
+                    tunnel.close(code, reason, SessionEnd::Replaced);
+                } else {
+                    tunnel.drain(code, drain, Duration::ZERO, reason);
+                }
+                self.tell_replaced(&old, &by);
+            }
+            Effect::Outlived { old, tunnel, by } => {
+                if old.instance != by.instance {
+                    metrics::record_key_conflict("replaced");
+                }
+                tunnel.end(SessionEnd::Replaced);
+                self.tell_replaced(&old, &by);
             }
             Effect::Lost { registration, tunnel, cause, hold } => {
-                // The key is in grace by now: a dial that meets the end of this session finds it so.
-                tunnel.end(SessionEnd::Lost);
+                // The key is absent by now: a dial that meets the end of this session finds it so.
+                if let Some(tunnel) = tunnel {
+                    tunnel.end(SessionEnd::Lost);
+                }
                 self.tell_lost(&registration, cause, hold);
             }
-            Effect::Closed { registration, tunnel, code } => {
-                let end = if code == CloseCode::CREDENTIALS { SessionEnd::Revoked } else { SessionEnd::Shutdown };
-                tunnel.close(code, "", end);
-                self.tell_lost(&registration, LossCause::Local(code), None);
+            Effect::Drained { registration } => {
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Draining { key, epoch });
             }
-            Effect::Expired { registration, in_time } => {
+            Effect::Draining { registration, tunnel, code, drain } => {
+                tunnel.drain(code, drain, (drain / 2).min(MAX_JITTER), "the server goes down");
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Draining { key, epoch });
+            }
+            Effect::Cut { tunnel, code } => tunnel.close(code, "the time to finish is over", end_of(code)),
+            Effect::Closed { registration, tunnel, code, told } => {
+                tunnel.close(code, "", end_of(code));
+                if told {
+                    self.tell_lost(&registration, LossCause::Local(code), None);
+                }
+            }
+            Effect::Expired { registration, tunnel, in_time } => {
                 if in_time {
                     metrics::record_reconnect_timeout();
+                }
+                if let Some(tunnel) = tunnel {
+                    tunnel.end(SessionEnd::Lost);
                 }
                 let (key, epoch) = (registration.key.clone(), registration.epoch);
                 self.tell(&TunnelEvent::Expired { key, epoch });
             }
         }
+    }
+
+    fn tell_replaced(&self, old: &Registration, by: &Registration) {
+        let (key, epoch, same_instance) = (old.key.clone(), old.epoch, old.instance == by.instance);
+        self.tell(&TunnelEvent::Replaced { key, epoch, by: by.epoch, same_instance });
     }
 
     fn tell_lost(&self, registration: &Registration, cause: LossCause, grace: Option<Duration>) {
@@ -215,47 +296,104 @@ impl<T: Handle> Inner<T> {
         }
     }
 
-    /// Makes a fresh session's tunnel its key's current one.
-    pub(super) fn register(self: &Arc<Self>, registration: Registration, tunnel: T) -> Result<(), RegisterRefusal> {
+    /// Binds a link to the session that its HELLO names, or to a new one, which `make` makes and binds. A refused link
+    /// is closed by the caller.
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        registration: Registration,
+        offer: Offer,
+        make: impl FnOnce() -> (SessionId, T, T::Link),
+    ) -> Result<Attached<T>, RegisterRefusal> {
         let registration = Arc::new(registration);
-        self.try_register(&registration, tunnel).inspect_err(|why| {
+        self.try_attach(&registration, offer, make).inspect_err(|why| {
             match why {
                 RegisterRefusal::Foreign => metrics::record_key_conflict("denied"),
                 RegisterRefusal::InUse => metrics::record_key_conflict("rejected"),
                 RegisterRefusal::Overloaded => metrics::record_overload("tunnels"),
-                RegisterRefusal::Stale | RegisterRefusal::ShuttingDown => {}
+                RegisterRefusal::Stale => metrics::record_resume("stale"),
+                RegisterRefusal::Identity => metrics::record_resume("identity"),
+                RegisterRefusal::Mismatch => metrics::record_resume("mismatch"),
+                RegisterRefusal::Fruitless => metrics::record_resume("rate"),
+                RegisterRefusal::ShuttingDown => {}
             }
             let (key, epoch) = (registration.key.clone(), registration.epoch);
             self.tell(&TunnelEvent::Refused { key, epoch, why: *why });
         })
     }
 
-    fn try_register(self: &Arc<Self>, new: &Arc<Registration>, mut tunnel: T) -> Result<(), RegisterRefusal> {
+    fn try_attach(
+        self: &Arc<Self>,
+        new: &Arc<Registration>,
+        offer: Offer,
+        make: impl FnOnce() -> (SessionId, T, T::Link),
+    ) -> Result<Attached<T>, RegisterRefusal> {
+        let claim = Claim { registration: new, session: offer.session, attempt: offer.attempt };
+        let mut make = Some(make);
+        let mut made = None;
         for _ in 0..REGISTER_TRIES {
-            let (old, link) = self.with(|state, now| {
-                let old = state.registry.incumbent(&new.key, now);
-                let link = old.as_ref().and_then(|old| state.registry.link(&new.key, old.registration.epoch));
-                (old, link)
+            let resume = self.with(|state, now| {
+                state.registry.resume(&claim, now, |tunnel| {
+                    let heard = tunnel.heard();
+                    let link = tunnel.bind(new.epoch, offer.has);
+                    let bound = match link.value() {
+                        Ok(_) => registry::Bound::Yes,
+                        Err(BindError::Ended) => registry::Bound::Over,
+                        Err(BindError::Stale) => registry::Bound::Refused(CloseCode::STALE),
+                        Err(BindError::Violation(violation)) => registry::Bound::Refused(violation.code()),
+                    };
+                    Binding { bound, heard, link }
+                })
             });
+            // Whom the binding concerns is woken here, outside the lock.
+            let old = match resume {
+                Resume::Bound(tunnel, link) => match link.wake() {
+                    Ok(link) => return Ok(Attached { session: offer.session, tunnel, link, resumed: true }),
+                    Err(_) => return Err(RegisterRefusal::Stale), // it was bound, so this is never taken
+                },
+                Resume::Refused(code, link) => {
+                    drop(link.map(|link| link.wake()));
+                    return Err(refusal(code));
+                }
+                Resume::Fresh(old, link) => {
+                    drop(link.map(|link| link.wake()));
+                    old
+                }
+            };
             if let Some(old) = &old {
                 self.judge(old, new)?;
             }
             let seen = old.map(|old| old.registration.epoch);
-            let heard = seen.filter(|_| link.is_some_and(|(tunnel, ..)| has_spoken(&tunnel)));
+            let heard = self.spoken(&new.key, seen);
+            let (session, tunnel, link) = match made.take().or_else(|| make.take().map(|make| make())) {
+                Some(made) => made,
+                None => return Err(RegisterRefusal::Overloaded),
+            };
             let registered = self.with(|state, now| {
                 if let Some(epoch) = heard {
                     state.registry.heard(&new.key, epoch);
                 }
-                state.registry.register(new, tunnel, seen, now)
+                state.registry.register(new, session, tunnel.clone(), seen, now)
             });
             match registered {
-                Ok(()) => return Ok(()),
-                Err((Conflict::Changed, back)) => tunnel = back,
+                Ok(()) => {
+                    if !offer.session.is_new() {
+                        metrics::record_resume("unknown");
+                    }
+                    return Ok(Attached { session, tunnel, link, resumed: false });
+                }
+                Err((Conflict::Changed, _)) => made = Some((session, tunnel, link)),
                 Err((Conflict::Overloaded, _)) => return Err(RegisterRefusal::Overloaded),
                 Err((Conflict::ShuttingDown, _)) => return Err(RegisterRefusal::ShuttingDown),
             }
         }
         Err(RegisterRefusal::Overloaded)
+    }
+
+    /// The epoch that was seen, if its agent has spoken on its link.
+    fn spoken(self: &Arc<Self>, key: &AgentKey, seen: Option<Epoch>) -> Option<Epoch> {
+        let epoch = seen?;
+        let link = self.with(|state, _| state.registry.link(key, epoch))?;
+        link.tunnel.heard().then_some(epoch)
     }
 
     /// Whether a newcomer may take the key of an incumbent.
@@ -281,19 +419,34 @@ impl<T: Handle> Inner<T> {
     pub(super) fn lost(self: &Arc<Self>, key: &AgentKey, epoch: Epoch, cause: LossCause) {
         // The grace counts from here, however long the policy thinks about it.
         let (link, at) = self.with(|state, now| (state.registry.link(key, epoch), now));
-        let Some((tunnel, since, losses)) = link else { return };
-        let heard = has_spoken(&tunnel);
-        let loss = LinkLoss { key, cause, up_for: at.saturating_duration_since(since), losses };
-        let grace = match guarded(Grace::Hold(DEFAULT_HOLD), || self.settings.policy.grace(&loss)) {
-            Grace::Hold(hold) => Grace::Hold(hold.min(self.max_hold)),
-            Grace::Drop => Grace::Drop,
-        };
+        let Some(link) = link else { return };
+        let (heard, over) = (link.tunnel.heard(), link.tunnel.ended().is_some());
+        // One that leaves has its time, and no grace.
+        let grace = link.since.map_or(Grace::Drop, |since| self.grace(key, cause, &link, at, since));
         self.with(|state, now| {
             if heard {
                 state.registry.heard(key, epoch);
             }
-            state.registry.link_lost(key, epoch, cause, grace, at, now)
+            state.registry.link_lost(key, epoch, cause, grace, over, (at, now))
         });
+    }
+
+    /// The agent drains the session of the link of this epoch.
+    pub(super) fn drained(self: &Arc<Self>, key: &AgentKey, epoch: Epoch, drain: PeerDrain) {
+        let (link, at) = self.with(|state, now| (state.registry.link(key, epoch), now));
+        let Some((link, since)) = link.and_then(|link| link.since.map(|since| (link, since))) else { return };
+        let grace = self.grace(key, LossCause::Drained, &link, at, since);
+        let drain = drain.deadline.min(MAX_AGENT_DRAIN) + AGENT_DRAIN_MARGIN;
+        self.with(|state, now| state.registry.drained_by_agent(key, epoch, drain, grace, now));
+    }
+
+    /// What the policy gives for a loss at `at`.
+    fn grace(&self, key: &AgentKey, cause: LossCause, link: &Link<T>, at: Instant, since: Instant) -> Grace {
+        let loss = LinkLoss { key, cause, up_for: at.saturating_duration_since(since), losses: link.losses };
+        match guarded(Grace::Hold(DEFAULT_HOLD), || self.settings.policy.grace(&loss)) {
+            Grace::Hold(hold) => Grace::Hold(hold.min(self.max_hold)),
+            Grace::Drop => Grace::Drop,
+        }
     }
 
     /// A tunnel for a dial, a place in the queue, or a refusal.
@@ -355,11 +508,24 @@ fn record_counts(before: Counts, after: Counts) {
     }
 }
 
-/// Whether the agent has said anything after WELCOME. This side's first message there is a PING, so an agent that
-/// listens has answered it, whatever else it says.
-fn has_spoken<T: Handle>(tunnel: &T) -> bool {
-    let stats = tunnel.stats();
-    stats.rtt.is_some() || stats.received_bytes > 0
+/// How a session ends that is closed with this code.
+fn end_of(code: CloseCode) -> SessionEnd {
+    match code {
+        CloseCode::REPLACED | CloseCode::STALE => SessionEnd::Replaced,
+        CloseCode::CREDENTIALS => SessionEnd::Revoked,
+        _ => SessionEnd::Shutdown,
+    }
+}
+
+/// Why a link is refused that is closed with this code.
+fn refusal(code: CloseCode) -> RegisterRefusal {
+    match code {
+        CloseCode::FOREIGN => RegisterRefusal::Identity,
+        CloseCode::STALE => RegisterRefusal::Stale,
+        CloseCode::FLOOD => RegisterRefusal::Fruitless,
+        CloseCode::DRAINED => RegisterRefusal::ShuttingDown,
+        _ => RegisterRefusal::Mismatch,
+    }
 }
 
 /// Runs a callback of the user's. One that panics is counted, and `default` stands in its place.

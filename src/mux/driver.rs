@@ -5,7 +5,6 @@ use std::{
     mem,
     ops::ControlFlow,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -17,16 +16,16 @@ use tokio::{
 };
 
 use super::{
+    bound::Bound,
     closing::{self, Farewell, Outcome},
-    shared::{Shared, Superseded},
+    shared::Superseded,
     state::{State, Verdict},
 };
 use crate::{
     frame::{CloseCode, MAX_MESSAGE},
-    key::Epoch,
     link::{LinkEnd, LinkError, MessageLink},
     metrics,
-    proto::{SessionEnd, SessionStats},
+    proto::SessionEnd,
 };
 
 /// How many messages one poll takes in: 1 MiB of full ones, before other tasks get a turn.
@@ -74,22 +73,12 @@ struct Driving {
     yielded: bool,
 }
 
-/// The right to act on the session as long as the link is bound; given back when dropped.
-#[derive(Debug)]
-struct Bound {
-    shared: Arc<Shared>,
-    epoch: Epoch,
-    /// What the metrics have been told.
-    reported: SessionStats,
-}
-
 impl Driver {
-    /// Drives `link`, which has just been bound under `epoch`.
-    pub(super) fn new(link: MessageLink, shared: Arc<Shared>, epoch: Epoch) -> Self {
-        let reported = shared.with_link(epoch, |state| state.session.stats()).unwrap_or_default();
+    /// Drives `link`, which is the bound one.
+    pub(crate) fn new(link: MessageLink, bound: Bound) -> Self {
         let driving = Driving {
             link,
-            bound: Bound { shared, epoch, reported },
+            bound,
             sleep: Box::pin(tokio::time::sleep_until(TokioInstant::now())),
             armed: None,
             now: now(),
@@ -213,15 +202,15 @@ impl Driving {
                 state.settle();
                 let last = message.is_none() || !state.session.wants_transmit();
                 // Parked in the same critical section that found nothing to send.
-                (message, last.then(|| (state.park(cx.waker(), room), state.session.stats())))
+                (message, last.then(|| (state.park(cx.waker(), room), state.unreported())))
             })?;
             if let Some(message) = message
                 && let Err(error) = self.link.start_send(message)
             {
                 return self.write_failed(cx, error).map_continue(|()| false);
             }
-            if let Some((timeout, stats)) = parked {
-                self.bound.report(&stats);
+            if let Some((timeout, news)) = parked {
+                news.record();
                 self.arm(cx, timeout);
                 return ControlFlow::Continue(true);
             }
@@ -245,7 +234,7 @@ impl Driving {
     /// Runs `f` under the lock if the link is bound and goes on.
     fn session<R>(&mut self, f: impl FnOnce(&mut State, Instant) -> R) -> ControlFlow<Outcome, R> {
         let now = self.now;
-        let result = self.bound.shared.with_link(self.bound.epoch, |state| match state.verdict() {
+        let result = self.bound.with(|state| match state.verdict() {
             Verdict::Live => Ok(f(state, now)),
             Verdict::Dead => Err((None, None, None)),
             Verdict::Ended(end) => Err((Some(end), state.closing.clone(), state.session.poll_transmit(now))),
@@ -298,43 +287,6 @@ impl Driving {
             self.session(|state, _| state.session.end(end))?;
         }
         ControlFlow::Break(Outcome::closed(code))
-    }
-}
-
-impl Bound {
-    fn report(&mut self, stats: &SessionStats) {
-        let old = mem::replace(&mut self.reported, *stats);
-        let more = |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|more| *more > 0);
-        if let Some(bytes) = more(stats.sent_bytes, old.sent_bytes) {
-            metrics::record_stream_bytes(metrics::Direction::Sent, bytes);
-        }
-        if let Some(bytes) = more(stats.received_bytes, old.received_bytes) {
-            metrics::record_stream_bytes(metrics::Direction::Received, bytes);
-        }
-        if let Some(messages) = more(stats.duplicate_messages, old.duplicate_messages) {
-            metrics::record_duplicate_messages(messages);
-        }
-        if let Some(bytes) = more(stats.replayed_bytes, old.replayed_bytes) {
-            metrics::record_replayed_bytes(bytes);
-        }
-        if let Some(frames) = more(stats.late_frames, old.late_frames) {
-            metrics::record_late_frames(frames);
-        }
-        if let Some(rtt) = stats.rtt.filter(|_| stats.rtt != old.rtt) {
-            metrics::record_rtt(rtt);
-        }
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        let last = self.shared.with_link(self.epoch, |state| {
-            state.unbind(now());
-            state.session.stats()
-        });
-        if let Ok(stats) = last {
-            self.report(&stats);
-        }
     }
 }
 

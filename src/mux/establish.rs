@@ -9,7 +9,7 @@ use super::closing;
 use crate::{
     frame::{CloseCode, Frame, Hello, MessageHead, Welcome, decode},
     link::{LinkError, MessageLink},
-    proto::{Violation, check_bounds, check_hello},
+    proto::{Attempts, Violation, Welcomed, check_bounds, check_hello},
 };
 
 /// How long WELCOME may take to leave. It is the first message of its direction, so only a dead link takes longer.
@@ -57,32 +57,30 @@ pub(crate) async fn welcome(link: &mut MessageLink, welcome: &Welcome, has: u64)
         .unwrap_or_else(|_| Err(LinkError::Io(io::Error::from(io::ErrorKind::TimedOut))))
 }
 
-/// Agent: sends HELLO, and with it how many messages of the session this side `has`; waits for WELCOME. Gives that
-/// and what the server has. On `Err` the link was closed with the right code.
+/// Agent: sends the next of `attempts`, and with it how many messages of the session this side `has`; waits for WELCOME.
+/// Gives what that brings, and what the server has. On `Err` the link was closed with the right code.
 ///
 /// # Cancel safety
 /// A dropped future leaves the link open and the attempt used up: drop the link, too.
 pub(crate) async fn offer(
     link: &mut MessageLink,
-    hello: &Hello,
+    attempts: &mut Attempts,
+    base: &Hello,
     has: u64,
     within: Duration,
-) -> Result<(Welcome, u64), EstablishError> {
-    let message = alone(&Frame::Hello(hello.clone()), has);
+) -> Result<(Welcome, Welcomed, u64), EstablishError> {
+    let message = alone(&Frame::Hello(attempts.hello(base)), has);
     let received = first_after(link, within, message).await;
-    checked(link, received, |frame| match frame {
-        Frame::Welcome(welcome) if welcome.attempt != hello.attempt => Err(forbidden("WELCOME to another attempt")),
-        Frame::Welcome(welcome) if welcome.resumed && (hello.session.is_new() || welcome.session != hello.session) => {
-            Err(forbidden("WELCOME back to another session"))
-        }
-        Frame::Welcome(welcome) if welcome.session.is_new() => Err(forbidden("WELCOME without a session")),
+    let judged = checked(link, received, |frame| match frame {
         Frame::Welcome(welcome) => {
             check_bounds(&welcome.bounds)?;
-            Ok(welcome)
+            let welcomed = attempts.welcomed(&welcome)?;
+            Ok((welcome, welcomed))
         }
         _ => Err(forbidden("first message other than WELCOME")),
-    })
-    .await
+    });
+    let ((welcome, welcomed), has) = judged.await?;
+    Ok((welcome, welcomed, has))
 }
 
 /// Turns away a link on which nothing was agreed: CLOSE, then the WebSocket's close, with the same code; one second at

@@ -15,10 +15,12 @@
 //! in between. Whoever changes the session collects the wakers that its events name under the lock, and wakes them
 //! after it.
 
+mod bound;
 mod closing;
 mod driver;
 pub(crate) mod establish;
 mod opening;
+mod report;
 mod shared;
 mod state;
 mod stream;
@@ -26,10 +28,10 @@ mod stream;
 mod tests;
 mod tunnel;
 
-#[cfg(feature = "agent")]
+pub(crate) use bound::Bound;
 pub(crate) use driver::Driver;
 pub(crate) use opening::Opening;
+pub(crate) use shared::Deferred;
+pub(crate) use state::{BindError, PeerDrain};
 pub(crate) use stream::MuxStream;
-#[cfg(feature = "server")]
-pub(crate) use tunnel::LinkRefused;
 pub(crate) use tunnel::{MuxIncoming, MuxTunnel};

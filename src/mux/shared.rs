@@ -6,11 +6,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::state::State;
+use super::state::{After, State};
 use crate::{key::Epoch, proto::Session};
 
 /// One session and all who wait for it.
 pub(super) struct Shared(Mutex<State>);
+
+/// What was found under the lock of a session, and whom to wake for it. For who holds another lock at the time: wakers
+/// may run code that takes it again.
+#[derive(Debug)]
+#[must_use = "who waits is woken by `wake` only"]
+pub(crate) struct Deferred<T> {
+    value: T,
+    after: After,
+}
 
 /// A driver whose link is no longer the bound one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +54,54 @@ impl Shared {
         })
     }
 
-    /// The only place that locks. What was half done when `f` panicked is never used again.
+    /// The same as [`with`](Self::with), but wakes nobody yet.
+    pub(super) fn deferred<R>(&self, f: impl FnOnce(&mut State) -> R) -> Deferred<R> {
+        self.locked_deferred(|state| {
+            let result = f(state);
+            state.settle();
+            state.unpark_if_due();
+            result
+        })
+    }
+
     fn locked<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        self.locked_deferred(f).wake()
+    }
+
+    /// The only place that locks. What was half done when `f` panicked is never used again.
+    fn locked_deferred<R>(&self, f: impl FnOnce(&mut State) -> R) -> Deferred<R> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| f(&mut state)));
         let fallen = outcome.is_err().then(|| state.fall());
         let after = state.take_after();
         drop(state);
         drop(fallen);
-        after.run();
-        outcome.unwrap_or_else(|panic| panic::resume_unwind(panic))
+        match outcome {
+            Ok(value) => Deferred { value, after },
+            Err(panic) => {
+                after.run();
+                panic::resume_unwind(panic)
+            }
+        }
+    }
+}
+
+impl<T> Deferred<T> {
+    /// A value for which nobody waits.
+    #[cfg(all(test, feature = "server"))]
+    pub(crate) fn ready(value: T) -> Self {
+        Self { value, after: After::default() }
+    }
+
+    /// What was found, to be looked at before anybody is woken.
+    pub(crate) fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// Wakes, and gives what was found.
+    pub(crate) fn wake(self) -> T {
+        self.after.run();
+        self.value
     }
 }
 

@@ -6,13 +6,14 @@ use std::{
     mem,
     sync::Arc,
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use super::report::News;
 use crate::{
     frame::{Bounds, CloseCode, Metadata, StreamId},
     key::{Epoch, TargetName},
-    proto::{Event, OpenError, Role, Session, SessionConfig, SessionEnd, Violation},
+    proto::{Event, OpenError, Role, Session, SessionConfig, SessionEnd, SessionStats, Violation},
 };
 
 /// Opens that wait for others to be answered; beyond, they fail at once. As many as streams by default: more could
@@ -21,11 +22,24 @@ const MAX_QUEUED_OPENS: usize = 1024;
 
 /// Why a link is not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BindError {
+pub(crate) enum BindError {
     /// A newer one is, or was.
     Stale,
-    /// What the peer says it has cannot be.
+    /// The session has ended.
+    Ended,
+    /// What the peer says it has cannot be, or it never takes anything; the session ends with that.
     Violation(Violation),
+}
+
+/// What the peer said in DRAIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerDrain {
+    /// Why; with 4410 nothing new is connected.
+    pub(crate) code: CloseCode,
+    /// For how long what runs may go on, from when DRAIN came.
+    pub(crate) deadline: Duration,
+    /// Connect anew after a random part of this.
+    pub(crate) jitter: Duration,
 }
 
 /// Whether the driver of the bound link goes on.
@@ -51,6 +65,12 @@ pub(super) struct State {
     opens: BTreeMap<u64, QueuedOpen>,
     incoming: Waiters,
     ended: Waiters,
+    drains: Waiters,
+    peer_drain: Option<PeerDrain>,
+    /// What the metrics have been told.
+    reported: SessionStats,
+    /// Since when the bound link is.
+    up_since: Option<Instant>,
     tickets: u64,
     after: After,
 }
@@ -110,7 +130,7 @@ struct QueuedOpen {
 pub(super) struct Waiters(BTreeMap<u64, Waker>);
 
 /// What is done with wakers once the lock is released.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct After {
     wake: Vec<Waker>,
     drop: Vec<Waker>,
@@ -137,13 +157,21 @@ impl State {
             opens: BTreeMap::new(),
             incoming: Waiters::default(),
             ended: Waiters::default(),
+            drains: Waiters::default(),
+            peer_drain: None,
+            reported: SessionStats::default(),
+            up_since: None,
             tickets: 0,
             after: After::default(),
         }
     }
 
-    /// Binds the link with `epoch`: from here on the driver of the one before is superseded.
-    pub(super) fn bind(&mut self, now: Instant, epoch: Epoch, peer_has: u64) -> Result<(), BindError> {
+    /// Binds the link with `epoch`: from here on the driver of the one before is superseded. Gives how many counted
+    /// messages of the peer this side has, in the same critical section, so that nothing is handled in between.
+    pub(super) fn bind(&mut self, now: Instant, epoch: Epoch, peer_has: u64) -> Result<u64, BindError> {
+        if self.session.ended().is_some() {
+            return Err(BindError::Ended);
+        }
         let newer = match self.link {
             LinkSlot::Awaited(first) => epoch >= first,
             LinkSlot::Bound(last) | LinkSlot::Gone(last) => epoch > last,
@@ -159,7 +187,8 @@ impl State {
         self.link = LinkSlot::Gone(epoch);
         self.session.link_up(now, peer_has).map_err(BindError::Violation)?;
         self.link = LinkSlot::Bound(epoch);
-        Ok(())
+        self.up_since = Some(now);
+        Ok(self.session.received())
     }
 
     /// The bound link is gone. A later one may be bound.
@@ -167,8 +196,25 @@ impl State {
         if let LinkSlot::Bound(epoch) = self.link {
             self.link = LinkSlot::Gone(epoch);
             self.session.link_down(now);
+            self.up_since = None;
         }
         self.after.drop.extend(self.driver.take().map(|parked| parked.waker));
+    }
+
+    /// Since when there is a link; `None`: there is none.
+    pub(super) fn up_since(&self) -> Option<Instant> {
+        self.up_since
+    }
+
+    /// What the peer said last in DRAIN, if it drains.
+    pub(super) fn peer_drain(&self) -> Option<PeerDrain> {
+        self.peer_drain
+    }
+
+    /// What the metrics have not been told yet.
+    pub(super) fn unreported(&mut self) -> News {
+        let now = self.session.stats();
+        News { before: mem::replace(&mut self.reported, now), now }
     }
 
     /// Whether the bound link goes on.
@@ -270,6 +316,11 @@ impl State {
         &mut self.incoming
     }
 
+    /// Who waits for the peer's DRAIN.
+    pub(super) fn drains(&mut self) -> &mut Waiters {
+        &mut self.drains
+    }
+
     /// Who waits for the end of the session.
     #[cfg(test)]
     pub(super) fn ended(&mut self) -> &mut Waiters {
@@ -301,7 +352,12 @@ impl State {
                 Event::Readable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.read.take())),
                 Event::Writable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
                 Event::Stopped(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.stopped.take())),
-                Event::OpensAvailable | Event::Draining { .. } => self.open_queued(),
+                Event::OpensAvailable => self.open_queued(),
+                Event::Draining { code, deadline, jitter, .. } => {
+                    self.peer_drain = Some(PeerDrain { code, deadline, jitter });
+                    after.extend(mem::take(&mut self.drains.0).into_values());
+                    self.open_queued();
+                }
                 Event::LinkDead(_) => self.dead = true,
                 Event::Ended => self.wake_all(),
             }

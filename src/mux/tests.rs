@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Driver, MuxStream, MuxTunnel};
+use super::{BindError, Driver, MuxStream, MuxTunnel};
 use crate::{
     frame::Metadata,
     key::{Epoch, TargetName},
@@ -73,6 +73,13 @@ impl Pair {
 
     fn streams(&self) -> (usize, usize) {
         (self.server.stats().streams, self.agent.stats().streams)
+    }
+}
+
+impl MuxTunnel {
+    /// Binds a link and gives its driver.
+    pub(crate) fn link_up(&self, link: MessageLink, epoch: Epoch, peer_has: u64) -> Result<Driver, BindError> {
+        Ok(Driver::new(link, self.bind(epoch, peer_has).wake()?))
     }
 }
 

@@ -5,21 +5,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
-    driver::{Driver, now},
+    bound::Bound,
+    driver::now,
     opening::Opening,
-    shared::Shared,
-    state::{BindError, State, Waiters},
+    shared::{Deferred, Shared},
+    state::{BindError, PeerDrain, State, Waiters},
     stream::MuxStream,
 };
 use crate::{
     error::{Error, ErrorKind},
     frame::{CloseCode, Metadata, ResetCode},
     key::{Epoch, TargetName},
-    link::MessageLink,
     proto::{Incoming, Session, SessionEnd, SessionStats},
 };
 
@@ -29,33 +29,59 @@ pub(crate) struct MuxTunnel {
     shared: Arc<Shared>,
 }
 
-/// A link that was not bound; for its owner to close with the code.
-#[derive(Debug)]
-pub(crate) struct LinkRefused {
-    /// The link, as it was.
-    pub(crate) link: Box<MessageLink>,
-    /// 4409 for one that is older than, or as old as, the last that was bound. Else the peer's count of messages
-    /// cannot be, which has ended the session.
-    pub(crate) code: CloseCode,
-}
-
 impl MuxTunnel {
     /// A handle to `session`, whose first link will have `epoch`.
     pub(crate) fn new(session: Session, epoch: Epoch) -> Self {
         Self { shared: Shared::new(session, epoch) }
     }
 
-    /// Binds `link` under `epoch`, which is higher than that of the last link, and gives its driver; `peer_has` is
-    /// from HELLO or WELCOME. From here on the driver of the link before is superseded.
-    pub(crate) fn link_up(&self, link: MessageLink, epoch: Epoch, peer_has: u64) -> Result<Driver, LinkRefused> {
-        match self.shared.with(|state| state.bind(now(), epoch, peer_has)) {
-            Ok(()) => Ok(Driver::new(link, Arc::clone(&self.shared), epoch)),
-            Err(BindError::Stale) => Err(LinkRefused { link: Box::new(link), code: CloseCode::STALE }),
-            Err(BindError::Violation(violation)) => {
-                self.end(SessionEnd::Violation(violation));
-                Err(LinkRefused { link: Box::new(link), code: violation.code() })
-            }
-        }
+    /// Binds the link with `epoch`, which is higher than that of the last one, if it may be; `peer_has` is from HELLO or
+    /// WELCOME. From here on the driver of the link before is superseded. Wakes nobody yet, since it may be called under
+    /// the lock of the registry.
+    pub(crate) fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
+        self.shared.deferred(|state| {
+            let has = state.bind(now(), epoch, peer_has)?;
+            Ok(Bound::new(Arc::clone(&self.shared), epoch, has))
+        })
+    }
+
+    /// Since when there is a link; `None`: there is none.
+    pub(crate) fn up_since(&self) -> Option<Instant> {
+        self.shared.with(|state| state.up_since())
+    }
+
+    /// Whether the peer has said anything on the present link, or on the last one if there is none.
+    pub(crate) fn heard(&self) -> bool {
+        self.shared.with(|state| state.session.heard())
+    }
+
+    /// Whether a counted message or an ack got through on the present link, or on the last one if there is none.
+    pub(crate) fn progress(&self) -> bool {
+        self.shared.with(|state| state.session.progress())
+    }
+
+    /// How many counted messages of the peer this side has: what HELLO tells.
+    #[cfg(feature = "agent")]
+    pub(crate) fn received(&self) -> u64 {
+        self.shared.with(|state| state.session.received())
+    }
+
+    /// Whether nothing new is opened here any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.with(|state| state.session.is_draining())
+    }
+
+    /// Resolves when the peer says that it drains; at once if it has.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
+    pub(crate) async fn peer_drains(&self) -> PeerDrain {
+        self.until(State::drains, |state| state.peer_drain()).await
+    }
+
+    /// What the peer has said in DRAIN, if it drains.
+    pub(crate) fn peer_drain(&self) -> Option<PeerDrain> {
+        self.shared.with(|state| state.peer_drain())
     }
 
     /// Opens a stream; waits for ACCEPT unless `early_data`. Waits, too, while too many opens are unanswered.

@@ -84,7 +84,7 @@ impl Attempts {
 pub struct Known {
     /// Whether key and principal of the link are those of the session's maker.
     pub same_maker: bool,
-    /// The attempt with which the session was last attached.
+    /// The attempt with which the session was last resumed; 0 if it never was, since attempts count anew in each.
     pub attempt: u64,
 }
 
@@ -92,7 +92,8 @@ pub struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a HELLO is answered in one of these ways")]
 pub enum Judgement {
-    /// A new session, if its agent may have the key.
+    /// A new session, if its agent may have the key. What HELLO says that the agent has is of another session:
+    /// [`Session::link_up`](crate::proto::Session::link_up) gets 0.
     Fresh,
     /// The session goes on, if [`Session::link_up`](crate::proto::Session::link_up) finds that the counts can be.
     Resume,

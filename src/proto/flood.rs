@@ -6,7 +6,7 @@ use super::error::Violation;
 use crate::frame::CloseCode;
 
 /// A token bucket: `rate` events a `period`, and a burst of as many events as come in `burst`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FloodBudget {
     rule: &'static str,
     /// What one event costs, in time.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     error::{SessionEnd, StreamError, Violation},
     event::{DeadCause, Event},
-    session::{AckState, Drain, LinkFacts, Pending, Role, Session},
+    session::{AckState, Drain, LinkFacts, Pending, Role, Session, pings},
     streams::Due,
     timer::{Timer, later},
 };
@@ -29,6 +29,7 @@ impl Session {
         self.link_down(now);
         self.up = true;
         self.link = LinkFacts::default();
+        self.floods.pings = pings(&self.config); // each link begins with one
         match self.replay.rewind(peer_has) {
             Ok(true) => self.on_acked(),
             Ok(false) => self.fruitless = self.fruitless.saturating_add(u32::from(!self.replay.is_empty())),

@@ -124,6 +124,14 @@ pub(super) struct Floods {
     pub(super) unknown: FloodBudget,
 }
 
+/// How many seconds' worth of a budget may come at once.
+const BURST: Duration = Duration::from_secs(5);
+
+/// The budget of PINGs on one link.
+pub(super) fn pings(config: &SessionConfig) -> FloodBudget {
+    FloodBudget::new("flood of pings", config.pings_per_second, Duration::from_secs(1), BURST)
+}
+
 /// The mux state between one agent and one server: streams in numbered messages, over one link after another.
 ///
 /// The machine does no I/O, reads no clock and spawns nothing. See the [module](crate::proto) for who calls what.
@@ -174,7 +182,6 @@ impl Session {
     /// [`check_bounds`](crate::proto::check_bounds) has judged; `seed` varies the times of PING.
     #[must_use]
     pub fn new(role: Role, config: SessionConfig, peer: Bounds, seed: u64) -> Self {
-        const BURST: Duration = Duration::from_secs(5);
         const SECOND: Duration = Duration::from_secs(1);
         const MINUTE: Duration = Duration::from_secs(60);
         let max_message = MAX_MESSAGE.min(usize::try_from(peer.max_message).unwrap_or(MAX_MESSAGE));
@@ -186,7 +193,7 @@ impl Session {
             replay: Replay::new(),
             timers: Timers::default(),
             floods: Floods {
-                pings: FloodBudget::new("flood of pings", config.pings_per_second, SECOND, BURST),
+                pings: pings(&config),
                 resets: FloodBudget::new("flood of resets", config.resets_per_second, SECOND, BURST),
                 own_resets: FloodBudget::new("own resets", (config.resets_per_second / 2).max(1), SECOND, BURST),
                 unknown: FloodBudget::new("flood of unknown frames", config.unknown_per_minute, MINUTE, MINUTE),

@@ -182,7 +182,7 @@ where
         request: Request<Outgoing<B>>,
     ) -> Result<Response<Incoming>, Error> {
         let again = repeatable(&request);
-        match (self.send_in(self.inner.connman.epoch(key), key, target, request).await, again) {
+        match (self.send_in(self.inner.connman.serial(key), key, target, request).await, again) {
             (Err(error), Some(again)) if matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::Replaced) => {
                 debug!(%key, %target, kind = error.kind().as_str(), "a request is repeated");
                 // In the name of no session, where nothing is pooled: another connection of the one that was lost may
@@ -209,7 +209,7 @@ where
         })?;
         // The dial waited, or met a newer session: then the connection stands under the wrong name, where it could
         // outlive what it belongs to. The pool has it already, perhaps, but gives no poisoned one away.
-        if self.inner.connman.epoch(key) != epoch
+        if self.inner.connman.serial(key) != epoch
             && let Some(connected) = &*connection.connection_metadata()
         {
             connected.poison();

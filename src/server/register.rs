@@ -2,6 +2,7 @@
 
 use std::{fmt, pin::pin, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep_until, timeout},
@@ -9,13 +10,13 @@ use tokio::{
 
 use super::authorize::Grant;
 use crate::{
-    connman::{ConnectionManager, RegisterRefusal, Registration},
+    connman::{Attachment, ConnectionManager, Lease, Offer, RegisterRefusal, Registration},
     frame::{CloseCode, Hello, MAX_MESSAGE, SessionId, Welcome},
     key::Epoch,
     link::{LinkEnd, LinkError, Upgrade},
     metrics,
     mux::{
-        LinkRefused, MuxTunnel,
+        Driver, MuxTunnel,
         establish::{self, EstablishError},
     },
     proto::{Role, Session, SessionConfig, SessionEnd},
@@ -35,7 +36,7 @@ pub(crate) struct Arrival {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-/// Runs the link until it ends. The lease ends the session with it, also when this future is dropped midway.
+/// Runs the link until it ends. The lease reports that, also when this future is dropped midway.
 pub(crate) async fn run(arrival: Arrival) {
     if let Err(failure) = serve(arrival).await {
         failure.report();
@@ -49,47 +50,54 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
 
     let completed = timeout(within, upgrade.complete(MAX_MESSAGE)).await;
     let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
-    // What the agent has is of the session that it names, and none outlives its link: there is nothing to go on from.
-    let (hello, _) = establish::accept(&mut link, within).await.map_err(Failure::Establish)?;
+    let (hello, has) = establish::accept(&mut link, within).await.map_err(Failure::Establish)?;
+    let offer = Offer { session: hello.session, attempt: hello.attempt, has };
+    let bounds = hello.bounds;
 
-    let id = SessionId::new(rand::random());
-    let welcome = Welcome::new(id, hello.attempt, config.bounds(), millis(connman.max_hold()));
-    let tunnel = MuxTunnel::new(Session::new(Role::Server, config, hello.bounds, rand::random()), epoch);
-    let lease = match connman.register(registration(&grant, epoch, hello), Tunnel::mux(tunnel.clone())) {
-        Ok(lease) => lease,
+    let attached = connman.attach(registration(&grant, epoch, hello), offer, || {
+        let tunnel =
+            Tunnel::mux(MuxTunnel::new(Session::new(Role::Server, config.clone(), bounds, rand::random()), epoch));
+        let bound = tunnel.bind(epoch, 0).wake().expect("the first link of a new session binds");
+        (SessionId::new(rand::random()), tunnel, bound)
+    });
+    let Attachment { tunnel, link: bound, resumed, session, lease } = match attached {
+        Ok(attachment) => attachment,
         Err(refusal) => {
             let code = close_code(refusal);
             establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
             return Err(Failure::Refused(refusal));
         }
     };
-    if let Err(error) = establish::welcome(&mut link, &welcome, 0).await {
+    let welcome =
+        Welcome { resumed, ..Welcome::new(session, offer.attempt, config.bounds(), millis(connman.max_hold())) };
+    if let Err(error) = establish::welcome(&mut link, &welcome, bound.has()).await {
+        drop(bound);
         lease.lost(LinkEnd::Lost);
         return Err(Failure::Welcome(error));
     }
     drop(permit);
-
-    let driver = match tunnel.link_up(link, epoch, 0) {
-        Ok(driver) => driver,
-        Err(LinkRefused { mut link, code }) => {
-            lease.lost(LinkEnd::Local(code));
-            establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
-            return Err(Failure::Unbound(code));
-        }
-    };
-    tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), "tunnel up");
-    let mut driver = pin!(driver);
-    let end = tokio::select! {
-        end = &mut driver => end,
-        () = at(expiry) => {
-            metrics::record_auth_failure("revoked");
-            tunnel.close(CloseCode::CREDENTIALS, "the credentials expired", SessionEnd::Revoked);
-            driver.await
-        }
-    };
-    tracing::debug!(?end, "tunnel down");
+    tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), resumed, "link up");
+    let end = drive(Driver::new(link, bound), &tunnel, &lease, expiry).await;
+    tracing::debug!(?end, "link down");
     lease.lost(end);
     Ok(())
+}
+
+/// Drives the link to its end, and meanwhile hears the agent say that it drains, and sees the credentials expire.
+async fn drive(driver: Driver, tunnel: &Tunnel, lease: &Lease, expiry: Option<Instant>) -> LinkEnd {
+    let mut driver = pin!(driver);
+    let mut drains = pin!(tunnel.agent_drains().fuse());
+    let mut expires = pin!(at(expiry).fuse());
+    loop {
+        tokio::select! {
+            end = &mut driver => return end,
+            drain = &mut drains => lease.drained(drain),
+            () = &mut expires => {
+                metrics::record_auth_failure("revoked");
+                tunnel.close(CloseCode::CREDENTIALS, "the credentials expired", SessionEnd::Revoked);
+            }
+        }
+    }
 }
 
 fn registration(grant: &Grant, epoch: Epoch, hello: Hello) -> Registration {
@@ -103,7 +111,9 @@ fn registration(grant: &Grant, epoch: Epoch, hello: Hello) -> Registration {
 const fn close_code(refusal: RegisterRefusal) -> CloseCode {
     match refusal {
         RegisterRefusal::InUse => CloseCode::IN_USE,
-        RegisterRefusal::Foreign => CloseCode::FOREIGN,
+        RegisterRefusal::Foreign | RegisterRefusal::Identity => CloseCode::FOREIGN,
+        RegisterRefusal::Mismatch => CloseCode::FORBIDDEN,
+        RegisterRefusal::Fruitless => CloseCode::FLOOD,
         RegisterRefusal::Stale => CloseCode::STALE,
         RegisterRefusal::Overloaded => CloseCode::TRY_LATER,
         RegisterRefusal::ShuttingDown => CloseCode::DRAINED,
@@ -130,7 +140,6 @@ enum Failure {
     Establish(EstablishError),
     Refused(RegisterRefusal),
     Welcome(LinkError),
-    Unbound(CloseCode),
 }
 
 impl Failure {
@@ -144,7 +153,6 @@ impl Failure {
                 metrics::record_handshake_rejected("lost");
             }
             Self::Refused(_) => {} // the connection manager has counted it by its cause
-            Self::Unbound(_) => metrics::record_handshake_rejected("unbound"),
         }
         tracing::warn!(reason = %self, "no tunnel came about");
     }
@@ -165,7 +173,6 @@ impl fmt::Display for Failure {
             Self::Establish(error) => error.fmt(f),
             Self::Refused(refusal) => write!(f, "the registration was refused: {}", refused(*refusal)),
             Self::Welcome(error) => write!(f, "the link ended before WELCOME: {error:?}"),
-            Self::Unbound(code) => write!(f, "the link was not bound: {code}"),
         }
     }
 }
@@ -175,6 +182,9 @@ const fn refused(refusal: RegisterRefusal) -> &'static str {
     match refusal {
         RegisterRefusal::InUse => "in_use",
         RegisterRefusal::Foreign => "foreign",
+        RegisterRefusal::Identity => "identity",
+        RegisterRefusal::Mismatch => "mismatch",
+        RegisterRefusal::Fruitless => "fruitless",
         RegisterRefusal::Stale => "stale",
         RegisterRefusal::Overloaded => "overloaded",
         RegisterRefusal::ShuttingDown => "shutting_down",

@@ -4,14 +4,15 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use super::stream::TunnelStream;
 use crate::{
     error::Error,
     frame::{CloseCode, Metadata, ResetCode},
-    key::TargetName,
-    mux::{self, MuxIncoming, MuxTunnel},
+    key::{Epoch, TargetName},
+    mux::{self, BindError, Bound, Deferred, MuxIncoming, MuxTunnel, PeerDrain},
     proto::{SessionEnd, SessionStats},
 };
 
@@ -25,6 +26,36 @@ impl Tunnel {
     /// A tunnel of the native protocol.
     pub(crate) fn mux(tunnel: MuxTunnel) -> Self {
         Self { mux: tunnel }
+    }
+
+    /// Binds the link of this epoch, if it may be: from here on the one before is superseded.
+    pub(crate) fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
+        self.mux.bind(epoch, peer_has)
+    }
+
+    /// Whether the agent has spoken on the present link, or on the last one if there is none.
+    pub(crate) fn heard(&self) -> bool {
+        self.mux.heard()
+    }
+
+    /// Since when there is a link; `None`: there is none.
+    pub(crate) fn up_since(&self) -> Option<Instant> {
+        self.mux.up_since()
+    }
+
+    /// Whether nothing new is opened here any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.mux.is_draining()
+    }
+
+    /// Resolves when the agent says that it drains.
+    pub(crate) async fn agent_drains(&self) -> PeerDrain {
+        self.mux.peer_drains().await
+    }
+
+    /// Finishes what runs, opens nothing new, and tells the agent so.
+    pub(crate) fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
+        self.mux.drain(code, deadline, jitter, reason);
     }
 
     /// Opens a stream; waits for the agent's answer unless `early_data`.

@@ -25,7 +25,8 @@ use crate::{
     },
     error::{Error, ErrorKind},
     frame::{InstanceId, Metadata},
-    proto::{SessionEnd, SessionStats},
+    mux::{BindError, Deferred},
+    proto::{SessionEnd, SessionStats, Violation},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -45,6 +46,10 @@ struct FakeState {
     unanswered: Mutex<Vec<oneshot::Sender<Result<u32, Error>>>>,
     deadline_ms: Mutex<Option<u32>>,
     given_up: AtomicUsize,
+    links: Mutex<Vec<Epoch>>,
+    impossible: Mutex<Option<Violation>>,
+    up_since: Mutex<Option<std::time::Instant>>,
+    drained_with: Mutex<Option<(CloseCode, Duration)>>,
 }
 
 impl Fake {
@@ -71,6 +76,10 @@ impl Fake {
             unanswered: Mutex::default(),
             deadline_ms: Mutex::default(),
             given_up: AtomicUsize::new(0),
+            links: Mutex::default(),
+            impossible: Mutex::default(),
+            up_since: Mutex::new(Some(tokio::time::Instant::now().into_std())),
+            drained_with: Mutex::default(),
         }))
     }
 
@@ -112,6 +121,33 @@ impl Drop for FakeOpening {
 impl Handle for Fake {
     type Stream = u32;
     type Opening = FakeOpening;
+    type Link = ();
+
+    fn bind(&self, epoch: Epoch, _: u64) -> Deferred<Result<(), BindError>> {
+        let bound = match (self.ended(), *self.0.impossible.lock().unwrap()) {
+            (Some(_), _) => Err(BindError::Ended),
+            (None, Some(violation)) => Err(BindError::Violation(violation)),
+            (None, None) => Ok(()),
+        };
+        self.0.links.lock().unwrap().push(epoch);
+        Deferred::ready(bound)
+    }
+
+    fn heard(&self) -> bool {
+        self.0.agent_spoke
+    }
+
+    fn up_since(&self) -> Option<std::time::Instant> {
+        *self.0.up_since.lock().unwrap()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.ended().is_some() || self.0.drained_with.lock().unwrap().is_some()
+    }
+
+    fn drain(&self, code: CloseCode, deadline: Duration, _: Duration, _: &str) {
+        *self.0.drained_with.lock().unwrap() = Some((code, deadline));
+    }
 
     fn open(&self, _: TargetName, metadata: Metadata, _: bool) -> FakeOpening {
         let (sender, answer) = oneshot::channel();
@@ -155,7 +191,12 @@ fn manager(configure: impl FnOnce(ConnectionManagerBuilder) -> ConnectionManager
     let seen = Seen::default();
     let events = Arc::clone(&seen);
     let observer = move |event: &TunnelEvent| events.lock().unwrap().push(event.clone());
-    (Arc::new(Inner::new(configure(ConnectionManager::builder().observer(observer)).settings())), seen)
+    (
+        Arc::new(Inner::new(
+            configure(ConnectionManager::builder().replace_drain(Duration::ZERO).observer(observer)).settings(),
+        )),
+        seen,
+    )
 }
 
 fn default_manager() -> (Arc<Inner<Fake>>, Seen) {
@@ -170,9 +211,26 @@ fn registration(inner: &Arc<Inner<Fake>>, instance: u8) -> Registration {
     Registration::new(key(), "helix".into(), inner.next_epoch(), InstanceId::new([instance; 16]))
 }
 
+/// An agent connects with this tunnel and a session of its own.
+fn register(
+    inner: &Arc<Inner<Fake>>,
+    registration: Registration,
+    tunnel: Fake,
+) -> Result<Lease<Fake>, RegisterRefusal> {
+    let (key, epoch) = (registration.key.clone(), registration.epoch);
+    let offer = Offer { session: SessionId::NEW, attempt: 1, has: 0 };
+    inner.attach(registration, offer, || (session(epoch), tunnel, ()))?;
+    Ok(Lease::new(inner, key, epoch))
+}
+
+/// The session that begins with this epoch.
+fn session(epoch: Epoch) -> SessionId {
+    SessionId::new(u128::from(epoch.number()).to_be_bytes())
+}
+
 /// The agent of run `instance` connects with this tunnel.
 fn connect(inner: &Arc<Inner<Fake>>, instance: u8, tunnel: &Fake) -> Lease<Fake> {
-    Lease::register(inner, registration(inner, instance), tunnel.clone()).unwrap()
+    register(inner, registration(inner, instance), tunnel.clone()).unwrap()
 }
 
 fn dial(inner: &Arc<Inner<Fake>>) -> Dialing<Fake> {
@@ -259,7 +317,7 @@ async fn dropped_lease_reports_aborted() {
         })
     };
     assert!(task.await.is_err());
-    assert_eq!(tunnel.ended(), Some(SessionEnd::Lost));
+    assert_eq!(tunnel.ended(), None, "its session is held");
     let lost = seen.lock().unwrap().pop().unwrap();
     assert!(matches!(lost, TunnelEvent::Lost { cause: LossCause::Aborted, grace: Some(GRACE), .. }), "{lost:?}");
 }
@@ -288,7 +346,7 @@ async fn waiter_learns_reconnected_or_expired_as_a_value() {
     let waiting = spawn_dial(&inner);
     assert_eq!(waiting.await.unwrap(), Err(ErrorKind::ReconnectTimeout));
     assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::NoConnection));
-    assert_eq!(names(&seen), ["connected", "lost", "reconnected", "lost", "expired"]);
+    assert_eq!(names(&seen), ["connected", "lost", "replaced", "reconnected", "lost", "expired"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +362,7 @@ async fn an_answer_that_nobody_waits_for_is_not_given_to_the_next_dial() {
         let step = state.registry.dial(&"other".parse().unwrap(), lonely, now);
         assert!(matches!(step, DialStep::Wait(..)));
         let seen = state.registry.incumbent(&key(), now).map(|old| old.registration.epoch);
-        state.registry.register(&registration, Fake::new(2), seen, now).unwrap();
+        state.registry.register(&registration, SessionId::NEW, Fake::new(2), seen, now).unwrap();
     });
     assert_eq!(waiting.await.unwrap(), Ok(2));
 }
@@ -352,7 +410,7 @@ async fn a_nearer_deadline_wakes_the_expiry_task() {
     };
     let (inner, _) = manager(|builder| builder.grace(policy));
     let other = Registration { key: "other".parse().unwrap(), ..registration(&inner, 1) };
-    Lease::register(&inner, other, Fake::new(1)).unwrap().lost(LinkEnd::Lost);
+    register(&inner, other, Fake::new(1)).unwrap().lost(LinkEnd::Lost);
     settle().await;
     let start = tokio::time::Instant::now();
     connect(&inner, 1, &Fake::new(2)).lost(LinkEnd::Lost);
@@ -392,7 +450,7 @@ async fn the_same_run_of_an_agent_replaces_itself_whatever_the_policy_says() {
     let _old = connect(&inner, 1, &first);
     let lease = connect(&inner, 1, &Fake::new(2));
     assert_eq!(first.closed_with(), Some(CloseCode::STALE));
-    let refused = Lease::register(&inner, registration(&inner, 3), Fake::new(3));
+    let refused = register(&inner, registration(&inner, 3), Fake::new(3));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::InUse);
     assert_eq!(names(&seen), ["connected", "replaced", "connected", "refused"]);
     // In grace nobody is displaced, so nobody is asked.
@@ -407,15 +465,15 @@ async fn another_principal_gets_the_key_only_when_it_is_absent() {
     let thief = |inner: &Arc<Inner<Fake>>| Registration { principal: "thief".into(), ..registration(inner, 1) };
     let tunnel = Fake::new(1);
     let lease = connect(&inner, 1, &tunnel);
-    let refused = Lease::register(&inner, thief(&inner), Fake::new(2));
+    let refused = register(&inner, thief(&inner), Fake::new(2));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::Foreign);
     assert_eq!(tunnel.ended(), None);
     lease.lost(LinkEnd::Lost);
-    let refused = Lease::register(&inner, thief(&inner), Fake::new(2));
+    let refused = register(&inner, thief(&inner), Fake::new(2));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::Foreign);
     assert_eq!(names(&seen), ["connected", "refused", "lost", "refused"]);
     advance(GRACE).await;
-    let _lease = Lease::register(&inner, thief(&inner), Fake::new(3)).unwrap();
+    let _lease = register(&inner, thief(&inner), Fake::new(3)).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -423,7 +481,7 @@ async fn a_late_registration_of_an_older_link_is_stale() {
     let (inner, _) = default_manager();
     let late = registration(&inner, 1);
     let _lease = connect(&inner, 1, &Fake::new(1));
-    assert_eq!(Lease::register(&inner, late, Fake::new(2)).unwrap_err(), RegisterRefusal::Stale);
+    assert_eq!(register(&inner, late, Fake::new(2)).unwrap_err(), RegisterRefusal::Stale);
     assert_eq!(dial(&inner).await.unwrap(), 1);
 }
 
@@ -438,7 +496,7 @@ async fn a_decision_to_displace_counts_only_for_what_it_saw() {
             // A newer link of the incumbent comes in between.
             let inner = self.0.get().and_then(Weak::upgrade).unwrap();
             let newer = Registration { epoch: inner.next_epoch(), ..old.clone() };
-            *self.1.lock().unwrap() = Some(Lease::register(&inner, newer, Fake::new(9)).unwrap());
+            *self.1.lock().unwrap() = Some(register(&inner, newer, Fake::new(9)).unwrap());
             Displace::Replace
         }
     }
@@ -446,7 +504,7 @@ async fn a_decision_to_displace_counts_only_for_what_it_saw() {
     let (inner, _) = manager(|builder| builder.grace(Racing(Arc::clone(&slot), Mutex::default())));
     slot.set(Arc::downgrade(&inner)).unwrap();
     let _old = connect(&inner, 1, &Fake::new(1));
-    let refused = Lease::register(&inner, registration(&inner, 2), Fake::new(2));
+    let refused = register(&inner, registration(&inner, 2), Fake::new(2));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::Stale);
     assert_eq!(dial(&inner).await.unwrap(), 9);
 }
@@ -519,18 +577,22 @@ async fn the_dial_timeout_runs_from_the_tunnel_and_the_callers_over_all() {
 #[tokio::test(start_paused = true)]
 async fn b64_an_agent_that_comes_and_goes_buys_no_dial_more_than_its_grace_and_the_dial_timeout() {
     let (inner, _) = default_manager();
-    let lease = connect(&inner, 1, &Fake::silent(1));
+    let tunnel = Fake::silent(1);
+    let lease = connect(&inner, 1, &tunnel);
     let start = tokio::time::Instant::now();
     let early = spawn_dial(&inner);
     settle().await;
+    *tunnel.0.up_since.lock().unwrap() = None;
     lease.lost(LinkEnd::Lost);
     advance(Duration::from_secs(20)).await;
     let late = spawn_dial(&inner);
     settle().await;
     let flapping = async {
         loop {
-            let lease = connect(&inner, 1, &Fake::silent(2));
+            let tunnel = Fake::silent(2);
+            let lease = connect(&inner, 1, &tunnel);
             tokio::time::sleep(Duration::from_secs(1)).await;
+            *tunnel.0.up_since.lock().unwrap() = None;
             lease.lost(LinkEnd::Lost);
             tokio::time::sleep(Duration::from_secs(8)).await;
         }
@@ -612,7 +674,7 @@ async fn tunnels_have_a_limit() {
     let (inner, seen) = manager(|builder| builder.max_tunnels(1));
     let _lease = connect(&inner, 1, &Fake::new(1));
     let other = Registration { key: "other".parse().unwrap(), ..registration(&inner, 2) };
-    assert_eq!(Lease::register(&inner, other, Fake::new(2)).unwrap_err(), RegisterRefusal::Overloaded);
+    assert_eq!(register(&inner, other, Fake::new(2)).unwrap_err(), RegisterRefusal::Overloaded);
     assert_eq!(names(&seen), ["connected", "refused"]);
     let _newer = connect(&inner, 1, &Fake::new(3));
 }
@@ -711,7 +773,7 @@ async fn callbacks_run_outside_the_lock_and_may_panic() {
     let first = Fake::new(1);
     assert_eq!(kind_of(dial(&inner)).await, Some(ErrorKind::NoConnection));
     let lease = connect(&inner, 1, &first);
-    let refused = Lease::register(&inner, registration(&inner, 2), Fake::new(2));
+    let refused = register(&inner, registration(&inner, 2), Fake::new(2));
     assert_eq!(
         (refused.unwrap_err(), first.closed_with()),
         (RegisterRefusal::InUse, None),
@@ -759,7 +821,7 @@ async fn after_the_shutdown_nothing_is_taken() {
     assert_eq!((tunnel.closed_with(), tunnel.ended()), (Some(CloseCode::RESTART), Some(SessionEnd::Shutdown)));
     let error = dial(&inner).await.unwrap_err();
     assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Shutdown, true), "nothing was sent");
-    let refused = Lease::register(&inner, registration(&inner, 1), Fake::new(2));
+    let refused = register(&inner, registration(&inner, 1), Fake::new(2));
     assert_eq!(refused.unwrap_err(), RegisterRefusal::ShuttingDown);
 }
 
@@ -769,19 +831,19 @@ async fn lists_tell_what_is_there() {
     let peer_addr = Some(([192, 0, 2, 1], 7).into());
     let labels = vec![("room".to_owned(), "3".to_owned())];
     let desk = Registration { peer_addr, labels: labels.clone(), ..registration(&inner, 1) };
-    let _desk = Lease::register(&inner, desk, Fake::new(1)).unwrap();
+    let _desk = register(&inner, desk, Fake::new(1)).unwrap();
     let away = Registration { key: "away".parse().unwrap(), ..registration(&inner, 2) };
-    Lease::register(&inner, away, Fake::new(2)).unwrap().lost(LinkEnd::Dead);
+    register(&inner, away, Fake::new(2)).unwrap().lost(LinkEnd::Dead);
     advance(Duration::from_secs(10)).await;
     let agents = list::list(&inner);
     let [away, desk] = &agents[..] else { panic!("{agents:?}") };
-    assert_eq!((away.state, away.last_cause, away.streams), (KeyState::Grace, Some(LossCause::Dead), 0));
+    assert_eq!((away.state, away.last_cause, away.streams), (KeyState::Grace, Some(LossCause::Dead), 2));
     assert_eq!((away.since, away.grace_left), (Duration::from_secs(10), Some(Duration::from_secs(20))));
     assert_eq!((desk.state, desk.grace_left, desk.last_cause), (KeyState::Connected, None, None));
     assert_eq!((desk.streams, desk.sent_bytes, desk.received_bytes, desk.peer_addr), (2, 10, 100, peer_addr));
     assert_eq!((&desk.labels, desk.reconnects, desk.protocol), (&labels, 0, "revdial.v1"));
     let stats = list::stats(&inner);
-    assert_eq!((stats.active_connections, stats.grace_period_entries, stats.sent_bytes), (1, 1, 10));
+    assert_eq!((stats.active_connections, stats.grace_period_entries, stats.sent_bytes), (1, 1, 20));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::InstanceId;
+use crate::{connman::policy::Grace, frame::InstanceId};
 
-const LIMITS: Limits = Limits { tunnels: 2, waiting: 5 };
+const LIMITS: Limits = Limits { tunnels: 2, waiting: 5, drain: Duration::ZERO };
 const PER_KEY: usize = 3;
 
 fn key(n: u8) -> AgentKey {
@@ -14,6 +14,11 @@ fn key(n: u8) -> AgentKey {
 
 fn registration(n: u8, epoch: u64) -> Arc<Registration> {
     Arc::new(Registration::new(key(n), "p".into(), Epoch::new(epoch), InstanceId::new([1; 16])))
+}
+
+/// The session that begins with this epoch.
+fn session(epoch: u64) -> SessionId {
+    SessionId::new(u128::from(epoch).to_be_bytes())
 }
 
 fn ask() -> Ask {
@@ -40,7 +45,7 @@ fn answers(effects: &[Effect<u64>]) -> Vec<(Ticket, Result<u64, Refusal>)> {
 fn connected() -> (Registry<u64>, Instant) {
     let now = Instant::now();
     let mut registry = Registry::new(LIMITS);
-    registry.register(&registration(0, 1), 1, None, now).unwrap();
+    registry.register(&registration(0, 1), session(1), 1, None, now).unwrap();
     registry.take_effects();
     (registry, now)
 }
@@ -49,7 +54,7 @@ fn connected() -> (Registry<u64>, Instant) {
 fn in_grace() -> (Registry<u64>, Instant) {
     let (mut registry, now) = connected();
     let grace = Grace::Hold(Duration::from_secs(30));
-    assert!(registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, now, now));
+    assert!(registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, false, (now, now)));
     registry.take_effects();
     (registry, now)
 }
@@ -71,7 +76,7 @@ fn a_grace_ends_exactly() {
 fn a_grace_counts_from_the_loss_and_not_from_its_report() {
     let (mut registry, now) = connected();
     let grace = Grace::Hold(Duration::from_secs(30));
-    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, now, now + Duration::from_secs(31));
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, grace, false, (now, now + Duration::from_secs(31)));
     assert!(registry.incumbent(&key(0), now).is_none(), "reported after its end");
     assert_eq!(registry.counts(), Counts::default());
 }
@@ -82,14 +87,14 @@ fn a_grace_goes_on_after_links_on_which_nobody_spoke() {
     for heard in [false, true] {
         let (mut registry, now) = in_grace();
         let (second, third) = (now + Duration::from_secs(10), now + Duration::from_secs(20));
-        registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), second).unwrap();
+        registry.register(&registration(0, 2), session(2), 2, Some(Epoch::new(1)), second).unwrap();
         if heard {
             registry.heard(&key(0), Epoch::new(2));
         }
         // What is displaced without having spoken changes nothing either.
-        registry.register(&registration(0, 3), 3, Some(Epoch::new(2)), second).unwrap();
+        registry.register(&registration(0, 3), session(3), 3, Some(Epoch::new(2)), second).unwrap();
         registry.take_effects();
-        registry.link_lost(&key(0), Epoch::new(3), LossCause::Lost, Grace::Hold(hold), third, third);
+        registry.link_lost(&key(0), Epoch::new(3), LossCause::Lost, Grace::Hold(hold), false, (third, third));
         let end = if heard { third + hold } else { now + hold };
         assert_eq!(registry.next_deadline(), Some(end), "{heard}");
         let told = registry.take_effects();
@@ -100,9 +105,9 @@ fn a_grace_goes_on_after_links_on_which_nobody_spoke() {
 #[test]
 fn a_stale_loss_report_changes_nothing() {
     let (mut registry, now) = connected();
-    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), now).unwrap();
+    registry.register(&registration(0, 2), session(2), 2, Some(Epoch::new(1)), now).unwrap();
     registry.take_effects();
-    assert!(!registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Drop, now, now));
+    assert!(!registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Drop, false, (now, now)));
     assert_eq!(registry.find(&key(0), Epoch::new(0), now), Found::Ready(Epoch::new(2), 2));
     assert_eq!(registry.take_effects(), []);
 }
@@ -110,17 +115,20 @@ fn a_stale_loss_report_changes_nothing() {
 #[test]
 fn a_registration_that_was_decided_on_another_state_is_refused() {
     let (mut registry, now) = connected();
-    assert_eq!(registry.register(&registration(0, 3), 3, None, now), Err((Conflict::Changed, 3)));
-    assert_eq!(registry.register(&registration(0, 3), 3, Some(Epoch::new(2)), now), Err((Conflict::Changed, 3)));
-    assert_eq!(registry.register(&registration(0, 3), 3, Some(Epoch::new(1)), now), Ok(()));
+    assert_eq!(registry.register(&registration(0, 3), session(3), 3, None, now), Err((Conflict::Changed, 3)));
+    assert_eq!(
+        registry.register(&registration(0, 3), session(3), 3, Some(Epoch::new(2)), now),
+        Err((Conflict::Changed, 3))
+    );
+    assert_eq!(registry.register(&registration(0, 3), session(3), 3, Some(Epoch::new(1)), now), Ok(()));
 }
 
 #[test]
 fn a_key_in_grace_keeps_its_place_at_the_limit_of_tunnels() {
     let (mut registry, now) = in_grace();
-    registry.register(&registration(1, 2), 2, None, now).unwrap();
-    assert_eq!(registry.register(&registration(2, 3), 3, None, now), Err((Conflict::Overloaded, 3)));
-    assert_eq!(registry.register(&registration(0, 4), 4, Some(Epoch::new(1)), now), Ok(()));
+    registry.register(&registration(1, 2), session(2), 2, None, now).unwrap();
+    assert_eq!(registry.register(&registration(2, 3), session(3), 3, None, now), Err((Conflict::Overloaded, 3)));
+    assert_eq!(registry.register(&registration(0, 4), session(4), 4, Some(Epoch::new(1)), now), Ok(()));
 }
 
 #[test]
@@ -131,10 +139,10 @@ fn who_waits_for_the_report_of_a_loss_then_waits_for_the_grace() {
     assert_eq!(registry.next_deadline(), Some(now + Duration::from_secs(10)));
     let lost = now + Duration::from_secs(9);
     let grace = Grace::Hold(Duration::from_secs(30));
-    registry.link_lost(&key(0), Epoch::new(1), LossCause::Dead, grace, lost, lost);
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Dead, grace, false, (lost, lost));
     registry.take_effects();
     let back = now + Duration::from_secs(35);
-    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), back).unwrap();
+    registry.register(&registration(0, 2), session(2), 2, Some(Epoch::new(1)), back).unwrap();
     assert_eq!(answers(&registry.take_effects()), [(ticket, Ok(2))]);
 }
 
@@ -150,7 +158,7 @@ fn a_loss_that_is_never_reported_ends_the_wait_for_it() {
 #[test]
 fn times_beyond_measure_do_not_overflow() {
     let (mut registry, now) = connected();
-    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Hold(Duration::MAX), now, now);
+    registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Hold(Duration::MAX), false, (now, now));
     assert!(registry.next_deadline() > Some(now));
     let forever = Ask { absent: Some(Duration::MAX), ..ask() };
     assert!(matches!(registry.dial(&key(1), forever, now), DialStep::Wait(..)));
@@ -160,13 +168,13 @@ fn times_beyond_measure_do_not_overflow() {
 fn nothing_gets_in_after_the_shutdown() {
     let (mut registry, now) = in_grace();
     let DialStep::Wait(ticket, _) = registry.dial(&key(0), ask(), now) else { panic!() };
-    registry.register(&registration(1, 2), 2, None, now).unwrap();
+    registry.register(&registration(1, 2), session(2), 2, None, now).unwrap();
     registry.take_effects();
     registry.shut_down(CloseCode::RESTART, now);
     let effects = registry.take_effects();
     assert_eq!(answers(&effects), [(ticket, Err(Refusal::ShuttingDown))]);
     assert!(effects.iter().any(|e| matches!(e, Effect::Closed { tunnel: 2, code: CloseCode::RESTART, .. })));
-    assert_eq!(registry.register(&registration(0, 3), 3, None, now), Err((Conflict::ShuttingDown, 3)));
+    assert_eq!(registry.register(&registration(0, 3), session(3), 3, None, now), Err((Conflict::ShuttingDown, 3)));
     assert_eq!(registry.dial(&key(0), ask(), now), DialStep::Refused(Refusal::ShuttingDown));
     assert_eq!(registry.counts(), Counts::default());
     assert!(registry.slots.is_empty() && registry.due.is_empty());
@@ -300,7 +308,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             let epoch = model.epoch;
             model.epoch += 1;
             let full = seen.is_none() && model.held() >= LIMITS.tunnels;
-            let result = registry.register(&registration(n, epoch), epoch, seen, model.now);
+            let result = registry.register(&registration(n, epoch), session(epoch), epoch, seen, model.now);
             assert_eq!(result, if full { Err((Conflict::Overloaded, epoch)) } else { Ok(()) });
             if !full {
                 let owed = match model.state(n) {
@@ -319,7 +327,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             };
             let grace = hold.map_or(Grace::Drop, |hold| Grace::Hold(ms(hold)));
             let now = model.now;
-            let counted = registry.link_lost(&key(n), Epoch::new(epoch), LossCause::Lost, grace, now, now);
+            let counted = registry.link_lost(&key(n), Epoch::new(epoch), LossCause::Lost, grace, false, (now, now));
             assert_eq!(counted, epoch != 0);
             match hold {
                 _ if epoch == 0 => {}
@@ -416,6 +424,7 @@ fn check(registry: &mut Registry<u64>, model: &mut Model) {
         grace: is(|state| matches!(state, Now::Grace(..))),
         waiting: model.waiters.len(),
         waiting_keys: (0..3).filter(|key| model.waiters.iter().any(|(of, _, _)| of == key)).count(),
+        leaving: 0,
     };
     assert_eq!(registry.counts(), counts);
     assert!(counts.connected + counts.grace <= LIMITS.tunnels && counts.waiting <= LIMITS.waiting);
@@ -435,9 +444,9 @@ fn waiters_are_answered_oldest_first() {
         })
         .collect();
     assert_eq!(registry.dial(&key(0), ask(), now), DialStep::Refused(Refusal::TooManyPending));
-    registry.register(&registration(0, 2), 2, Some(Epoch::new(1)), now).unwrap();
+    registry.register(&registration(0, 2), session(2), 2, Some(Epoch::new(1)), now).unwrap();
     let effects = registry.take_effects();
-    assert!(matches!(effects[0], Effect::Reconnected { .. }));
+    assert!(matches!(effects[..2], [Effect::Outlived { .. }, Effect::Reconnected { .. }]), "{effects:?}");
     assert_eq!(answers(&effects), tickets.into_iter().map(|ticket| (ticket, Ok(2))).collect::<Vec<_>>());
 }
 

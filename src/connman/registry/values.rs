@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     connman::policy::{LossCause, Registration},
-    frame::CloseCode,
+    frame::{CloseCode, SessionId},
     key::Epoch,
 };
 
@@ -20,6 +20,8 @@ pub(in crate::connman) struct Limits {
     pub(in crate::connman) tunnels: usize,
     /// Dials waiting.
     pub(in crate::connman) waiting: usize,
+    /// How long the streams of a displaced session may go on.
+    pub(in crate::connman) drain: Duration,
 }
 
 /// How many of what there are now.
@@ -33,6 +35,8 @@ pub(in crate::connman) struct Counts {
     pub(in crate::connman) waiting: usize,
     /// Keys that dials wait for.
     pub(in crate::connman) waiting_keys: usize,
+    /// Sessions that finish what runs.
+    pub(in crate::connman) leaving: usize,
 }
 
 /// One waiting dial. Tickets rise, and are released in that order.
@@ -58,21 +62,32 @@ pub(in crate::connman) enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::connman) enum Effect<T> {
     /// A waiting dial gets a tunnel.
-    Release { ticket: Ticket, epoch: Epoch, tunnel: T },
+    Release { ticket: Ticket, serial: Epoch, tunnel: T },
     /// A waiting dial gets none.
     Refuse { ticket: Ticket, refusal: Refusal },
     /// A key that was not in grace is connected.
     Connected { registration: Arc<Registration> },
     /// A key that was in grace is connected.
     Reconnected { registration: Arc<Registration>, after: Duration },
-    /// A tunnel is to be closed in favour of a newer one.
-    Displaced { old: Arc<Registration>, tunnel: T, by: Arc<Registration> },
-    /// A tunnel is to be ended, since its link was lost.
-    Lost { registration: Arc<Registration>, tunnel: T, cause: LossCause, hold: Option<Duration> },
-    /// A tunnel is to be closed with this code, since this side wants it.
-    Closed { registration: Arc<Registration>, tunnel: T, code: CloseCode },
-    /// A grace ended without a return: at its time, or since this side wants it.
-    Expired { registration: Arc<Registration>, in_time: bool },
+    /// A session goes on with a new link, after so long without one; `None`: it had one still.
+    Resumed { registration: Arc<Registration>, after: Option<Duration> },
+    /// A session gives way to a newer one: told with this code, it may finish what runs for so long.
+    Displaced { old: Arc<Registration>, tunnel: T, by: Arc<Registration>, code: CloseCode, drain: Duration },
+    /// A session in grace is to be ended, since its agent, or another one, has begun a new one.
+    Outlived { old: Arc<Registration>, tunnel: T, by: Arc<Registration> },
+    /// A link was lost; a tunnel that is not held is to be ended.
+    Lost { registration: Arc<Registration>, tunnel: Option<T>, cause: LossCause, hold: Option<Duration> },
+    /// An agent drains its session, which is its key's current one no longer.
+    Drained { registration: Arc<Registration> },
+    /// A session is to be drained, with this code and for so long.
+    Draining { registration: Arc<Registration>, tunnel: T, code: CloseCode, drain: Duration },
+    /// A session that left is to be ended: its time is over, or its link.
+    Cut { tunnel: T, code: CloseCode },
+    /// A tunnel is to be closed with this code, since this side wants it; `told`: it was its key's current one, with a
+    /// link.
+    Closed { registration: Arc<Registration>, tunnel: T, code: CloseCode, told: bool },
+    /// A grace ended without a return, at its time or since this side wants it; what was kept is to be ended.
+    Expired { registration: Arc<Registration>, tunnel: Option<T>, in_time: bool },
 }
 
 impl<T> Effect<T> {
@@ -83,6 +98,58 @@ impl<T> Effect<T> {
             _ => None,
         }
     }
+}
+
+/// The HELLO of a link.
+#[derive(Debug)]
+pub(in crate::connman) struct Claim<'a> {
+    /// Who, under which key, on which link.
+    pub(in crate::connman) registration: &'a Arc<Registration>,
+    /// The session that it names.
+    pub(in crate::connman) session: SessionId,
+    pub(in crate::connman) attempt: u64,
+}
+
+/// What a session says to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connman) enum Bound {
+    /// It is bound.
+    Yes,
+    /// The session has ended before.
+    Over,
+    /// It is not, and is to be closed with this code. The session may have ended with that.
+    Refused(CloseCode),
+}
+
+/// What a session says to a link, and what comes of it.
+#[derive(Debug)]
+pub(in crate::connman) struct Binding<L> {
+    pub(in crate::connman) bound: Bound,
+    /// Whether the agent had spoken on the link before.
+    pub(in crate::connman) heard: bool,
+    /// The right to drive the link; in any case to be taken out of the lock before anything is done with it.
+    pub(in crate::connman) link: L,
+}
+
+/// What becomes of a HELLO.
+#[derive(Debug)]
+pub(in crate::connman) enum Resume<T, L> {
+    /// The session that it names goes on.
+    Bound(T, L),
+    /// It gets a new one, if this incumbent lets it.
+    Fresh(Option<Incumbent>, Option<L>),
+    /// It is closed with this code.
+    Refused(CloseCode, Option<L>),
+}
+
+/// The present link of a session, for its report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::connman) struct Link<T> {
+    pub(in crate::connman) tunnel: T,
+    /// Since when its session has had it as the key's current one; `None`: it leaves.
+    pub(in crate::connman) since: Option<Instant>,
+    /// How many losses came before.
+    pub(in crate::connman) losses: u32,
 }
 
 /// Why a tunnel was not registered.
@@ -108,7 +175,7 @@ pub(in crate::connman) struct Incumbent {
 /// What a dial finds, before any policy is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::connman) enum Found<T> {
-    /// A tunnel.
+    /// A tunnel, and the serial of its session.
     Ready(Epoch, T),
     /// Something to wait for.
     Held,
@@ -119,7 +186,7 @@ pub(in crate::connman) enum Found<T> {
 /// What a dial asks for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::connman) struct Ask {
-    /// Tunnels of older epochs were met dead.
+    /// Tunnels of sessions with lower serials were met dead, or taking nothing more.
     pub(in crate::connman) not_before: Epoch,
     /// How many dials may wait for the key.
     pub(in crate::connman) limit: usize,
@@ -132,7 +199,7 @@ pub(in crate::connman) struct Ask {
 /// What a dial gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::connman) enum DialStep<T> {
-    /// A tunnel, now.
+    /// A tunnel and the serial of its session, now.
     Ready(Epoch, T),
     /// A place in the queue: an effect will answer the ticket, unless it is given back; as it is now, at this time at
     /// the latest. `None`: the key is connected by its last report, and what grace it gets is not known.
@@ -145,8 +212,10 @@ pub(in crate::connman) enum DialStep<T> {
 #[derive(Debug, Clone)]
 pub(in crate::connman) struct Entry<T> {
     pub(in crate::connman) registration: Arc<Registration>,
-    /// `None`: in grace.
+    /// The session that it has, or that waits for a link.
     pub(in crate::connman) tunnel: Option<T>,
+    /// Those that finish what runs.
+    pub(in crate::connman) leaving: Vec<T>,
     pub(in crate::connman) since: Instant,
     /// The end of the grace.
     pub(in crate::connman) until: Option<Instant>,

@@ -17,7 +17,7 @@ use crate::{
     frame::{CloseCode, Frame, MessageHead, decode},
     key::Epoch,
     link::{LinkEnd, LinkError, Side},
-    mux::{MuxTunnel, closing::close_message},
+    mux::{BindError, MuxTunnel, closing::close_message},
     proto::{Role, SessionConfig, SessionEnd},
 };
 
@@ -98,14 +98,14 @@ async fn link_as_old_as_the_bound_one_or_older_is_refused() {
     for epoch in [0, 1] {
         let (near, _far) = tokio::io::duplex(64);
         let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(epoch), 0).unwrap_err();
-        assert_eq!(refused.code, CloseCode::STALE);
+        assert_eq!(refused, BindError::Stale);
     }
     pair.stream().await;
     pair.agent_end.abort();
     assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Lost);
     let (near, _far) = tokio::io::duplex(64);
     let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap_err();
-    assert_eq!(refused.code, CloseCode::STALE, "also after it is gone");
+    assert_eq!(refused, BindError::Stale, "also after it is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,8 +113,11 @@ async fn count_that_cannot_be_refuses_the_link_and_ends_the_session() {
     let server = tunnel(Role::Server, &SessionConfig::default());
     let (near, _far) = tokio::io::duplex(64);
     let refused = server.link_up(link(near, Side::Server).await, Epoch::new(1), 5).unwrap_err();
-    assert_eq!(refused.code, CloseCode::FORBIDDEN);
+    assert!(matches!(refused, BindError::Violation(violation) if violation.code() == CloseCode::FORBIDDEN));
     assert!(matches!(server.ended(), Some(SessionEnd::Violation(_))));
+    let (near, _far) = tokio::io::duplex(64);
+    let refused = server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap_err();
+    assert_eq!(refused, BindError::Ended);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use crate::{
     frame::{Bounds, CloseCode, Frame, Hello, InstanceId, MessageHead, SessionId, Welcome, decode},
     link::{LinkError, MessageLink, Side},
     mux::establish::{self, EstablishError},
+    proto::{Attempts, Welcomed},
 };
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -31,6 +32,11 @@ fn message(number: u64, frames: &[Frame]) -> Bytes {
     message.freeze()
 }
 
+/// A first attempt.
+async fn offer(agent: &mut MessageLink, base: Hello, has: u64) -> Result<(Welcome, Welcomed, u64), EstablishError> {
+    establish::offer(agent, &mut Attempts::default(), &base, has, WITHIN).await
+}
+
 /// What the peer is told: the code of CLOSE, if one came, and that of the WebSocket.
 async fn told(link: &mut MessageLink) -> (Option<CloseCode>, Option<CloseCode>) {
     let mut frame = None;
@@ -52,14 +58,14 @@ async fn told(link: &mut MessageLink) -> (Option<CloseCode>, Option<CloseCode>) 
 #[tokio::test(start_paused = true)]
 async fn hello_and_welcome_carry_what_each_side_has() {
     let (mut server, mut agent) = links().await;
-    let hello = hello();
-    let (offered, accepted) = tokio::join!(establish::offer(&mut agent, &hello, 3, WITHIN), async {
+    let (offered, accepted) = tokio::join!(offer(&mut agent, hello(), 3), async {
         let accepted = establish::accept(&mut server, WITHIN).await.unwrap();
         establish::welcome(&mut server, &welcome_to(&accepted.0), 4).await.unwrap();
         accepted
     });
+    let hello = Hello { attempt: 1, ..hello() };
     assert_eq!(accepted, (hello.clone(), 3));
-    assert_eq!(offered.unwrap(), (welcome_to(&hello), 4));
+    assert_eq!(offered.unwrap(), (welcome_to(&hello), Welcomed::Fresh, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +122,7 @@ async fn peer_that_neither_talks_nor_reads_costs_a_second_more() {
 async fn refusal_reaches_the_agent_with_its_code() {
     let (mut server, mut agent) = links().await;
     let hello = hello();
-    let (offered, ()) = tokio::join!(establish::offer(&mut agent, &hello, 0, WITHIN), async {
+    let (offered, ()) = tokio::join!(offer(&mut agent, hello.clone(), 0), async {
         establish::accept(&mut server, WITHIN).await.unwrap();
         establish::refuse(&mut server, CloseCode::IN_USE, "another has it").await;
     });
@@ -125,7 +131,7 @@ async fn refusal_reaches_the_agent_with_its_code() {
 
     let (mut server, mut agent) = links().await;
     let (offered, ()) = tokio::join!(
-        establish::offer(&mut agent, &hello, 0, WITHIN),
+        offer(&mut agent, hello.clone(), 0),
         server.close(CloseCode::TRY_LATER, "later", Duration::from_secs(1))
     );
     let Err(EstablishError::Closed { code, .. }) = offered else { panic!("{offered:?}") };
@@ -135,13 +141,14 @@ async fn refusal_reaches_the_agent_with_its_code() {
 #[tokio::test(start_paused = true)]
 async fn welcome_that_does_not_fit_the_hello_is_refused() {
     let hello = hello();
+    let welcome_to = |hello: &Hello| Welcome { attempt: 1, ..welcome_to(hello) };
     let other_attempt = Welcome { attempt: 2, ..welcome_to(&hello) };
     let resumed = Welcome { resumed: true, ..welcome_to(&hello) };
     let nameless = Welcome { session: SessionId::NEW, ..welcome_to(&hello) };
     for welcome in [other_attempt, resumed, nameless] {
         let (mut server, mut agent) = links().await;
         server.send(message(0, &[Frame::Welcome(welcome)])).await.unwrap();
-        let (offered, told) = tokio::join!(establish::offer(&mut agent, &hello, 0, WITHIN), async {
+        let (offered, told) = tokio::join!(offer(&mut agent, hello.clone(), 0), async {
             server.recv().await.unwrap();
             told(&mut server).await
         });

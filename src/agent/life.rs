@@ -1,0 +1,299 @@
+//! One session of an agent, from its WELCOME to its end, over all its links.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tracing::{info, warn};
+
+use super::{
+    connect::{BoxFuture, Server, Welcoming},
+    pace::{Pace, Past},
+    refusal::{Retry, Setback},
+    sink::Sink,
+    status::AgentStatus,
+};
+use crate::{
+    frame::{CloseCode, Hello},
+    key::Epoch,
+    link::LinkEnd,
+    mux::{BindError, Driver, MuxTunnel, PeerDrain, establish},
+    proto::{Attempts, Role, Session, SessionEnd, Welcomed},
+};
+
+/// How much longer than the server, which has its own clock of the loss and announces only the longest time, an agent
+/// holds a session without a link; its dead-peer time comes on top, for which the server may not know of the loss yet.
+const HOLD_MARGIN: Duration = Duration::from_secs(15);
+
+/// How long the orderly end of a session may take once nothing runs any more.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A new session, and its first link.
+pub(crate) struct Up {
+    tunnel: Ending,
+    driver: Driver,
+    attempts: Attempts,
+    hold: Duration,
+}
+
+/// Ends the session when dropped.
+struct Ending(MuxTunnel);
+
+/// How a session came to its end.
+pub(crate) struct Departed {
+    /// Why.
+    pub(crate) setback: Setback,
+    /// How its last link went.
+    pub(crate) past: Past,
+    /// The pace, with what it has learned.
+    pub(crate) pace: Pace,
+    /// The session that the server has begun in its place.
+    pub(crate) next: Option<Box<Up>>,
+}
+
+/// One session at work: its links one after the other, and what takes its streams. Ends with the session; dropped, it
+/// ends that without a word.
+#[must_use = "a session makes no progress unless it is polled"]
+pub(crate) struct Life {
+    tunnel: MuxTunnel,
+    links: BoxFuture<'static, Departed>,
+    /// `None` once it has ended.
+    pump: Option<BoxFuture<'static, ()>>,
+    /// Dropped to stop the pump.
+    stop: Option<oneshot::Sender<()>>,
+    moved: watch::Sender<bool>,
+}
+
+/// What a life says about itself.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    pub(crate) server: Arc<Server>,
+    pub(crate) status: watch::Sender<AgentStatus>,
+}
+
+impl Up {
+    /// A new session of `welcoming`, over whose link it came.
+    pub(crate) fn new(server: &Server, attempts: Attempts, welcoming: Welcoming) -> Result<Self, Setback> {
+        let Welcoming { link, welcome, has, .. } = welcoming;
+        let config = server.session();
+        let session = Session::new(Role::Agent, config.clone(), welcome.bounds, rand::random());
+        let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
+        // A server that keeps nothing has nothing to come back to.
+        let max_hold = Duration::from_millis(welcome.max_hold_ms.into());
+        let hold = if max_hold.is_zero() { max_hold } else { max_hold + config.dead_after + HOLD_MARGIN };
+        match tunnel.0.bind(Epoch::new(0), has).wake() {
+            Ok(bound) => Ok(Self { driver: Driver::new(link, bound), tunnel, attempts, hold }),
+            Err(BindError::Violation(violation)) => Err(Setback::by_violation(violation)),
+            Err(BindError::Stale | BindError::Ended) => Err(lost()),
+        }
+    }
+}
+
+impl Life {
+    /// Starts the life of a session.
+    pub(crate) fn start(up: Up, hello: Hello, pace: Pace, teller: Teller, sink: &Sink) -> Self {
+        let tunnel = up.tunnel.0.clone();
+        let (stop, stopped) = oneshot::channel();
+        let (moved, moved_on) = watch::channel(false);
+        let pump = sink.pump(tunnel.clone(), stopped);
+        let links =
+            Links { tunnel: up.tunnel, attempts: up.attempts, hold: up.hold, epoch: 0, hello, pace, teller, moved_on };
+        Self { tunnel, links: Box::pin(links.run(up.driver)), pump: Some(pump), stop: Some(stop), moved }
+    }
+
+    /// Resolves when the server drains the session, and there is to be a next one beside it.
+    pub(crate) fn server_drains(&self) -> impl Future<Output = PeerDrain> + use<> {
+        let tunnel = self.tunnel.clone();
+        async move {
+            let drain = tunnel.peer_drains().await;
+            if drain.code == CloseCode::REPLACED {
+                // Its end says the rest.
+                return std::future::pending().await;
+            }
+            drain
+        }
+    }
+
+    /// There is a newer session: this one finishes what runs on the link that it has, and asks for no other. The server
+    /// that would answer is the newer one's.
+    pub(crate) fn moved_on(&self) {
+        self.moved.send_replace(true);
+    }
+
+    /// Has the server open nothing new and what runs finish. False: there is nothing to wait for.
+    pub(crate) fn drain(&self, drain: Duration) -> bool {
+        self.tunnel.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent shuts down");
+        self.tunnel.up_since().is_some() || self.tunnel.stats().streams > 0
+    }
+
+    /// Ends what still runs, and then the session, in order if it has a link.
+    pub(crate) async fn finish(mut self) {
+        drop(self.stop.take());
+        if let Some(pump) = self.pump.take() {
+            pump.await;
+        }
+        self.tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
+        if self.tunnel.up_since().is_some() {
+            // A peer that acks nothing any more must not hold this up.
+            let _ = timeout(CLOSE_WITHIN, self.links).await;
+        }
+    }
+}
+
+impl Future for Life {
+    type Output = Departed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Departed> {
+        if let Some(pump) = &mut self.pump
+            && pump.as_mut().poll(cx).is_ready()
+        {
+            self.pump = None;
+        }
+        self.links.as_mut().poll(cx)
+    }
+}
+
+/// The links of one session.
+struct Links {
+    tunnel: Ending,
+    attempts: Attempts,
+    hold: Duration,
+    epoch: u64,
+    hello: Hello,
+    pace: Pace,
+    teller: Teller,
+    moved_on: watch::Receiver<bool>,
+}
+
+impl Links {
+    async fn run(mut self, mut driver: Driver) -> Departed {
+        loop {
+            let since = Instant::now();
+            self.tell(AgentStatus::Connected { since });
+            let end = driver.await;
+            let tunnel = &self.tunnel.0;
+            let past = Past { progress: tunnel.progress(), stood: since.elapsed() };
+            let ended = tunnel.ended();
+            info!(key = %self.hello_key(), ?end, ?ended, stood = ?past.stood, "the link ended");
+            let setback = Setback::by_end(end, ended.as_ref());
+            if ended.is_some() || setback.forked || self.hold.is_zero() {
+                return self.depart(setback, past, None);
+            }
+            driver = match self.attach(setback, past).await {
+                Ok(driver) => driver,
+                Err(departed) => return *departed,
+            };
+        }
+    }
+
+    /// Gets the session a new link, as long as it is held.
+    async fn attach(&mut self, mut setback: Setback, mut past: Past) -> Result<Driver, Box<Departed>> {
+        let deadline = Instant::now() + self.hold;
+        loop {
+            let replaced = self.tunnel.0.peer_drain().is_some_and(|drain| drain.code == CloseCode::REPLACED);
+            if replaced {
+                setback = Setback::by_code(CloseCode::REPLACED, "");
+            }
+            let Some(delay) = self.pace.delay(&setback, past, Instant::now().into_std(), rand::random()) else {
+                return Err(Box::new(self.depart(setback, past, None)));
+            };
+            self.teller.setback(&setback, delay, self.is_current());
+            let mut moved_on = self.moved_on.clone();
+            let attempt = async {
+                sleep(delay).await;
+                self.tell(AgentStatus::Connecting);
+                let has = self.tunnel.0.received();
+                self.teller.server.attach(&mut self.attempts, &self.hello, has).await
+            };
+            let attempt = tokio::select! {
+                attempt = timeout_at(deadline, attempt) => attempt.ok(),
+                Ok(_) = moved_on.wait_for(|moved| *moved) => None,
+            };
+            // Dropped midway, with its link.
+            let Some(attempt) = attempt else { return Err(Box::new(self.depart(lost(), past, None))) };
+            match attempt {
+                Ok(welcoming) if welcoming.welcomed == Welcomed::Resumed => {
+                    return self.bind(welcoming).await.map_err(|setback| Box::new(self.depart(setback, past, None)));
+                }
+                Ok(welcoming) => {
+                    // The old streams fail before the new session has any.
+                    self.tunnel.0.end(SessionEnd::Lost);
+                    let up = Up::new(&self.teller.server, self.attempts.clone(), welcoming);
+                    return Err(Box::new(match up {
+                        Ok(up) => self.depart(lost(), past, Some(Box::new(up))),
+                        Err(setback) => self.depart(setback, past, None),
+                    }));
+                }
+                Err(next) if next.forked => return Err(Box::new(self.depart(next, past, None))),
+                Err(next) => (setback, past) = (next, Past::default()),
+            }
+        }
+    }
+
+    async fn bind(&mut self, welcoming: Welcoming) -> Result<Driver, Setback> {
+        let Welcoming { mut link, has, .. } = welcoming;
+        self.epoch += 1;
+        match self.tunnel.0.bind(Epoch::new(self.epoch), has).wake() {
+            Ok(bound) => Ok(Driver::new(link, bound)),
+            Err(BindError::Violation(violation)) => {
+                establish::refuse(&mut link, violation.code(), violation.rule()).await;
+                Err(Setback::by_violation(violation))
+            }
+            Err(BindError::Stale | BindError::Ended) => Err(lost()),
+        }
+    }
+
+    fn depart(&self, setback: Setback, past: Past, next: Option<Box<Up>>) -> Departed {
+        let end = if setback.retry == Retry::Never { SessionEnd::Replaced } else { SessionEnd::Lost };
+        self.tunnel.0.end(end);
+        Departed { setback, past, pace: self.pace.clone(), next }
+    }
+
+    /// Whether this is the session in which the server opens streams.
+    fn is_current(&self) -> bool {
+        self.tunnel.0.peer_drain().is_none()
+    }
+
+    fn tell(&self, status: AgentStatus) {
+        if self.is_current() {
+            self.teller.status.send_replace(status);
+        }
+    }
+
+    fn hello_key(&self) -> &crate::key::AgentKey {
+        self.teller.server.key()
+    }
+}
+
+impl Teller {
+    /// Says what went wrong, to the log, and by the status if that is of the current session.
+    pub(crate) fn setback(&self, setback: &Setback, delay: Duration, current: bool) {
+        let (cause, text, until) = (setback.error.kind(), setback.text(), Instant::now() + delay);
+        warn!(key = %self.server.key(), cause = cause.as_str(), told = ?setback.told, retry_in = ?delay, "{text}");
+        if current {
+            let text = text.into();
+            self.status.send_replace(match setback.retry {
+                Retry::Slow => AgentStatus::Refused { until, cause, text },
+                _ => AgentStatus::Waiting { until, cause, text },
+            });
+        }
+    }
+}
+
+/// The session is gone for good, and the next attempt asks for a new one.
+fn lost() -> Setback {
+    Setback::by_end(LinkEnd::Lost, Some(&SessionEnd::Lost))
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(SessionEnd::Lost);
+    }
+}

@@ -1,0 +1,48 @@
+//! The right of one link to act on its session, from its binding until it is superseded or given back.
+
+use std::sync::Arc;
+
+use super::{
+    driver::now,
+    shared::{Shared, Superseded},
+    state::State,
+};
+use crate::key::Epoch;
+
+/// The right to act on the session as long as the link is bound; given back when dropped.
+#[derive(Debug)]
+#[must_use = "dropping it tells the session that the link is down"]
+pub(crate) struct Bound {
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    has: u64,
+}
+
+impl Bound {
+    /// For the link that has just been bound under `epoch`.
+    pub(super) fn new(shared: Arc<Shared>, epoch: Epoch, has: u64) -> Self {
+        Self { shared, epoch, has }
+    }
+
+    /// How many counted messages of the peer this side had when the link was bound: what WELCOME tells.
+    pub(crate) fn has(&self) -> u64 {
+        self.has
+    }
+
+    /// Runs `f` under the lock if the link is still the bound one.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> Result<R, Superseded> {
+        self.shared.with_link(self.epoch, f)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let last = self.with(|state| {
+            state.unbind(now());
+            state.unreported()
+        });
+        if let Ok(news) = last {
+            news.record();
+        }
+    }
+}
