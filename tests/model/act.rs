@@ -72,8 +72,7 @@ impl Tunnel {
         match message {
             Message::Refused if current => self.on_refused(state, epoch),
             _ if current && !agent.welcomed => self.on_welcome(state, message),
-            _ if current || agent.old_link == Some(epoch) => agent.half.on_message(message, agent.session, self),
-            _ => Ok(()),
+            _ => agent.half.on_message(message, agent.session, self),
         }
     }
 

@@ -103,7 +103,7 @@ impl Tunnel {
         let Message::Welcome { session, attempt, resumed, received } = welcome else { return Err(Wrong::Violation) };
         let agent = &mut state.agent;
         let same = agent.session == session;
-        if agent.welcomed || attempt != agent.attempt || same != resumed {
+        if attempt != agent.attempt || same != resumed {
             return Err(Wrong::Violation);
         }
         if !resumed {

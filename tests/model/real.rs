@@ -150,16 +150,15 @@ impl<'a> Real<'a> {
     }
 
     fn deliver(&mut self, to: Side, epoch: Epoch, wire: Wire) {
-        match (wire, to) {
-            (Wire::Hello(hello, received), _) => self.on_hello(epoch, &hello, received),
-            (_, Side::Agent) if self.agent_link != Some(epoch) => {}
-            (Wire::Welcome(welcome, received), _) => self.on_welcome(&welcome, received),
-            (Wire::Refused, _) => {
+        match wire {
+            Wire::Hello(hello, received) => self.on_hello(epoch, &hello, received),
+            Wire::Welcome(welcome, received) => self.on_welcome(&welcome, received),
+            Wire::Refused => {
                 self.leave(epoch);
                 self.end_agent();
             }
-            (Wire::Message(_), _) if self.bound(to) != Some(epoch) => {}
-            (Wire::Message(message), _) => {
+            Wire::Message(message) => {
+                assert_eq!(self.bound(to), Some(epoch), "a message on a link that is not bound");
                 let now = self.now;
                 self.talker(to).hear(now, message);
             }
