@@ -1,6 +1,6 @@
 //! Which rules can be taken out, one at a time?
 
-use crate::properties::{BOUND, LIVE, LOST, ONCE, ORDER, REFUSED, RULES, STOLEN};
+use crate::properties::{BOUND, COUNTS, LINKS, LIVE, LOST, ONCE, ORDER, REFUSED, RULES, STOLEN};
 
 /// A rule that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ pub(crate) enum Mutant {
     AgentReadsBothLinks,
     /// The agent sends before WELCOME.
     SendsBeforeWelcome,
-    /// The agent begins the next dials while it has a link.
+    /// The agent dials twice at once, and uses the answers in any order.
     DialsBeside,
     /// The agent keeps counts and messages when it is given a new session.
     NoReset,
@@ -53,29 +53,29 @@ pub(crate) enum Mutant {
     FinUncounted,
 }
 
-/// Each with the property that catches it.
-pub(crate) const CAUGHT_BY: [(Mutant, &str); 23] = [
-    (Mutant::AttemptNotRaised, REFUSED),
-    (Mutant::AttemptOfAnotherSession, REFUSED),
-    (Mutant::CountOfAnotherSession, RULES),
-    (Mutant::LinkOrderUnchecked, LOST),
-    (Mutant::AttemptUnchecked, STOLEN),
-    (Mutant::CheckAndBindApart, ONCE),
-    (Mutant::NoFenceOnReceive, ONCE),
-    (Mutant::NoFenceOnTransmit, RULES),
-    (Mutant::ForgetOnSend, RULES),
-    (Mutant::AckBeforeHandling, ORDER),
-    (Mutant::ReplayTooLate, RULES),
-    (Mutant::ReplayTooEarly, ONCE),
-    (Mutant::ReplayBlockedAtBound, LIVE),
-    (Mutant::BoundUnchecked, BOUND),
-    (Mutant::CutMoreThanBound, STOLEN),
-    (Mutant::ReportsUnchecked, LIVE),
-    (Mutant::AgentReadsBothLinks, ONCE),
-    (Mutant::SendsBeforeWelcome, ONCE),
-    (Mutant::DialsBeside, STOLEN),
-    (Mutant::NoReset, RULES),
-    (Mutant::NoAckTimer, LIVE),
-    (Mutant::CreditUncounted, LIVE),
-    (Mutant::FinUncounted, LIVE),
+/// Each with the properties that catch it.
+pub(crate) const CAUGHT_BY: [(Mutant, &[&str]); 23] = [
+    (Mutant::AttemptNotRaised, &[REFUSED]),
+    (Mutant::AttemptOfAnotherSession, &[REFUSED]),
+    (Mutant::CountOfAnotherSession, &[RULES]),
+    (Mutant::LinkOrderUnchecked, &[LOST, STOLEN]),
+    (Mutant::AttemptUnchecked, &[STOLEN]),
+    (Mutant::CheckAndBindApart, &[ONCE]),
+    (Mutant::NoFenceOnReceive, &[ONCE, LINKS]),
+    (Mutant::NoFenceOnTransmit, &[RULES, LINKS]),
+    (Mutant::ForgetOnSend, &[RULES, COUNTS]),
+    (Mutant::AckBeforeHandling, &[ORDER]),
+    (Mutant::ReplayTooLate, &[RULES]),
+    (Mutant::ReplayTooEarly, &[ONCE]),
+    (Mutant::ReplayBlockedAtBound, &[LIVE]),
+    (Mutant::BoundUnchecked, &[BOUND]),
+    (Mutant::CutMoreThanBound, &[STOLEN]),
+    (Mutant::ReportsUnchecked, &[LIVE]),
+    (Mutant::AgentReadsBothLinks, &[ONCE]),
+    (Mutant::SendsBeforeWelcome, &[ONCE]),
+    (Mutant::DialsBeside, &[STOLEN]),
+    (Mutant::NoReset, &[RULES]),
+    (Mutant::NoAckTimer, &[LIVE]),
+    (Mutant::CreditUncounted, &[LIVE]),
+    (Mutant::FinUncounted, &[LIVE, ORDER]),
 ];
