@@ -68,9 +68,9 @@ fn whatever_happens_in_whatever_order_everything_arrives_once_and_in_order() {
     BOUNDS.iter().for_each(check);
 }
 
-/// Attempts keep the order where links do not.
+/// A link that is used too late is refused, and the session lost with it; but what is not refused is not stale.
 #[test]
-fn two_dials_at_once_do_no_harm_while_no_session_ends() {
+fn attempts_keep_the_order_of_two_dials_at_once_where_links_do_not() {
     check(&Tunnel { ends: false, ..BESIDE });
 }
 

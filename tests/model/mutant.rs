@@ -37,6 +37,8 @@ pub(crate) enum Mutant {
     CutMoreThanBound,
     /// A loss on a replaced link is taken for one on the link that is bound.
     ReportsUnchecked,
+    /// A session expires though a link is bound.
+    ExpiresWhileBound,
     /// The agent goes on reading its old link until WELCOME comes on the next.
     AgentReadsBothLinks,
     /// The agent sends before WELCOME.
@@ -54,7 +56,7 @@ pub(crate) enum Mutant {
 }
 
 /// Each with the properties that catch it.
-pub(crate) const CAUGHT_BY: [(Mutant, &[&str]); 23] = [
+pub(crate) const CAUGHT_BY: [(Mutant, &[&str]); 24] = [
     (Mutant::AttemptNotRaised, &[REFUSED]),
     (Mutant::AttemptOfAnotherSession, &[REFUSED]),
     (Mutant::CountOfAnotherSession, &[RULES]),
@@ -71,6 +73,7 @@ pub(crate) const CAUGHT_BY: [(Mutant, &[&str]); 23] = [
     (Mutant::BoundUnchecked, &[BOUND]),
     (Mutant::CutMoreThanBound, &[STOLEN]),
     (Mutant::ReportsUnchecked, &[LIVE]),
+    (Mutant::ExpiresWhileBound, &[LIVE]),
     (Mutant::AgentReadsBothLinks, &[ONCE]),
     (Mutant::SendsBeforeWelcome, &[ONCE]),
     (Mutant::DialsBeside, &[STOLEN]),

@@ -23,7 +23,7 @@ impl Tunnel {
             possible.push((Action::Bind, false));
         }
         if self.ends {
-            possible.extend(ends(state).map(|action| (action, true)));
+            possible.extend(self.ends_of(state).map(|action| (action, true)));
         }
         possible.retain(|(_, fault)| !fault || state.faults > 0);
         possible
@@ -71,6 +71,16 @@ impl Tunnel {
         self.lack(Mutant::NoFenceOnTransmit) && side == Side::Server && state.bound(side) > Some(epoch) && has_turn()
     }
 
+    /// How a session may end: the server's only without a link, the agent's only before WELCOME.
+    fn ends_of(&self, state: &State) -> impl Iterator<Item = Action> {
+        let server = state.server.session.as_ref();
+        let expires = |bound: Option<Epoch>| bound.is_none() || self.lack(Mutant::ExpiresWhileBound);
+        let expire = server.filter(|session| expires(session.bound)).map(|_| Action::Expire);
+        let give_up = (state.agent.session != 0 && !state.agent.welcomed).then_some(Action::GiveUp);
+        let restart = server.map(|_| Action::Restart);
+        expire.into_iter().chain(give_up).chain(restart)
+    }
+
     /// Whether nothing can happen any more but faults.
     pub(crate) fn at_rest(&self, state: &State) -> bool {
         self.possible(state).iter().all(|(_, fault)| *fault)
@@ -80,13 +90,4 @@ impl Tunnel {
     pub(crate) fn is_replaying(&self, state: &State, side: Side) -> bool {
         state.bound(side).is_some() && state.half(side).is_some_and(|half| half.turn(side, self) == Some(Turn::Replay))
     }
-}
-
-/// How a session may end: the server's only without a link, the agent's only before WELCOME.
-fn ends(state: &State) -> impl Iterator<Item = Action> {
-    let server = state.server.session.as_ref();
-    let expire = server.is_some_and(|session| session.bound.is_none()).then_some(Action::Expire);
-    let give_up = (state.agent.session != 0 && !state.agent.welcomed).then_some(Action::GiveUp);
-    let restart = server.map(|_| Action::Restart);
-    expire.into_iter().chain(give_up).chain(restart)
 }

@@ -27,7 +27,7 @@ pub(crate) struct Tunnel {
     pub(crate) bound: u8,
     /// Losses of links, expiries and restarts.
     pub(crate) faults: u8,
-    /// Links that the agent can dial. It needs as many as it dials at once, and one more for each fault.
+    /// Links that the agent can dial. It needs one, and one more for each fault, and for each that it uses too late.
     pub(crate) links: u8,
     /// How many it dials at once; of these it may use any first.
     pub(crate) dials: usize,
