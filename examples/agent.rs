@@ -13,9 +13,6 @@ use revdial::{
     proto::SessionConfig,
 };
 
-/// How long running streams may finish when the agent is told to stop.
-const DRAIN: Duration = Duration::from_secs(2);
-
 /// Dials out to a gateway and serves what it asks for.
 #[derive(Parser)]
 struct Args {
@@ -37,6 +34,9 @@ struct Args {
     /// How long without one until it is held for dead.
     #[arg(long, default_value = "45s", value_parser = humantime::parse_duration)]
     dead_after: Duration,
+    /// How long running streams may finish when the agent is told to stop.
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    drain: Duration,
     /// Do not verify the gateway's certificate.
     #[arg(long)]
     insecure: bool,
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (shutdown, terminated) = (agent.shutdown_handle(), terminated()?);
     tokio::spawn(async move {
         terminated.await;
-        shutdown.shutdown(DRAIN);
+        shutdown.shutdown(args.drain);
     });
     Ok(agent.forward(Targets::parse(args.forward)?).await?)
 }

@@ -41,6 +41,9 @@ struct Args {
     /// How long without one until it is held for dead.
     #[arg(long, default_value = "45s", value_parser = humantime::parse_duration)]
     dead_after: Duration,
+    /// How long running streams may finish when the gateway is told to stop.
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    drain: Duration,
 }
 
 /// How often what histograms were told is summed up; it takes memory until then.
@@ -78,12 +81,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
     let graceful = server.with_graceful_shutdown(async move {
         terminated.await;
-        connman.shutdown(); // first: requests that run through tunnels end, and so their connections
+        // First: sandboxes move on, requests that run through tunnels finish or end, and so their connections.
+        connman.drain(args.drain).await;
     });
     // What is neither idle nor a tunnel by then is a caller that does not read.
     tokio::select! {
         ended = graceful => ended?,
-        () = async { overdue.await; tokio::time::sleep(OVERDUE).await } => {}
+        () = async { overdue.await; tokio::time::sleep(args.drain + OVERDUE).await } => {}
     }
     Ok(())
 }

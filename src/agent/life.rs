@@ -84,10 +84,14 @@ impl Up {
         let Welcoming { link, welcome, has, .. } = welcoming;
         let config = server.session();
         let session = Session::new(Role::Agent, config.clone(), welcome.bounds, rand::random());
-        let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
-        // A server that keeps nothing has nothing to come back to.
         let max_hold = Duration::from_millis(welcome.max_hold_ms.into());
-        let hold = if max_hold.is_zero() { max_hold } else { max_hold + config.dead_after + HOLD_MARGIN };
+        // A server that keeps nothing has nothing to come back to.
+        let (session, hold) = if max_hold.is_zero() {
+            (session.without_resume(), max_hold)
+        } else {
+            (session, max_hold.saturating_add(config.dead_after).saturating_add(HOLD_MARGIN))
+        };
+        let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
         match tunnel.0.bind(Epoch::new(0), has).wake() {
             Ok(bound) => Ok(Self { driver: Driver::new(link, bound), tunnel, attempts, hold }),
             Err(BindError::Violation(violation)) => Err(Setback::by_violation(violation)),
@@ -195,7 +199,7 @@ impl Links {
 
     /// Gets the session a new link, as long as it is held.
     async fn attach(&mut self, mut setback: Setback, mut past: Past) -> Result<Driver, Box<Departed>> {
-        let deadline = Instant::now() + self.hold;
+        let deadline = far(Instant::now(), self.hold);
         loop {
             let replaced = self.tunnel.0.peer_drain().is_some_and(|drain| drain.code == CloseCode::REPLACED);
             if replaced {
@@ -285,6 +289,12 @@ impl Teller {
             });
         }
     }
+}
+
+/// `now` and so much; a time that the clock cannot tell is never reached.
+fn far(now: Instant, after: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now.checked_add(after).unwrap_or(now + CENTURY)
 }
 
 /// The session is gone for good, and the next attempt asks for a new one.

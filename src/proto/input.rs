@@ -40,7 +40,9 @@ impl Session {
         if head.number > next {
             return Err(Violation::new(CloseCode::FORBIDDEN, "message number beyond the next"));
         }
-        self.timers.set_if_idle(Timer::Ack, now, self.config.ack_delay);
+        if !self.replay.is_off() {
+            self.timers.set_if_idle(Timer::Ack, now, self.config.ack_delay);
+        }
         if head.number < next {
             self.stats.duplicate_messages = self.stats.duplicate_messages.saturating_add(1);
             return Ok(());
@@ -49,7 +51,7 @@ impl Session {
         self.received = next;
         self.link.progress = true;
         self.ack.bytes = self.ack.bytes.saturating_add(len);
-        self.ack.due |= self.ack.bytes >= self.config.ack_bytes;
+        self.ack.due |= self.ack.bytes >= self.config.ack_bytes && !self.replay.is_off();
         Ok(())
     }
 

@@ -122,7 +122,7 @@ impl Session {
         if message.len() <= MESSAGE_HEAD {
             return None;
         }
-        if self.replay.is_empty() {
+        if self.replay.is_empty() && !self.replay.is_off() {
             self.timers.set(Timer::NoAck, now, self.config.dead_after);
         }
         let message = message.freeze();

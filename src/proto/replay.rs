@@ -19,11 +19,23 @@ pub(crate) struct Replay {
     /// How many of `kept` were given to the present link.
     sent: usize,
     bytes: usize,
+    /// Nothing is kept: the session ends with its link.
+    off: bool,
 }
 
 impl Replay {
     pub(crate) fn new() -> Self {
-        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0 }
+        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0, off: false }
+    }
+
+    /// From now on nothing is kept: what was sent counts as acked.
+    pub(crate) fn turn_off(&mut self) {
+        self.off = true;
+    }
+
+    /// Whether nothing is kept, nor to be acked.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off
     }
 
     /// What a message of this length costs while it is kept.
@@ -48,6 +60,10 @@ impl Replay {
     /// Keeps a new message, which is now given to the link.
     pub(crate) fn keep(&mut self, message: Bytes) {
         debug_assert_eq!(self.sent, self.kept.len(), "a new message before the kept ones");
+        if self.off {
+            self.acked = self.acked.saturating_add(1);
+            return;
+        }
         self.bytes = self.bytes.saturating_add(Self::cost(message.len()));
         self.kept.push_back(message);
         self.sent = self.kept.len();
@@ -132,6 +148,18 @@ mod tests {
         assert_eq!(replay.forget(1), Ok(false), "an older count is ignored");
         assert!(replay.rewind(1).is_err(), "but not on a new link");
         assert!(replay.forget(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_not_kept_counts_as_acked() {
+        let mut replay = Replay::new();
+        replay.turn_off();
+        replay.keep(Bytes::from_static(b"x"));
+        assert_eq!((replay.next_number(), replay.bytes(), replay.is_empty(), replay.is_due()), (2, 0, true, false));
+        assert_eq!(replay.forget(0), Ok(false));
+        assert_eq!(replay.forget(1), Ok(false));
+        assert!(replay.forget(2).is_err(), "more than were sent");
+        assert!(replay.rewind(0).is_err(), "there is nothing to send again");
     }
 
     #[test]

@@ -221,6 +221,14 @@ impl Session {
         }
     }
 
+    /// The same session, which ends with its first link: what was sent is not kept, and what was received is not acked.
+    /// For both sides of a session with a `max_hold` of zero \[M-82\]; it saves the memory, and the time of it.
+    #[must_use]
+    pub fn without_resume(mut self) -> Self {
+        self.replay.turn_off();
+        self
+    }
+
     /// How many counted messages of the peer were handled: what HELLO and WELCOME tell as `received`.
     #[must_use]
     pub fn received(&self) -> u64 {

@@ -54,9 +54,11 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     let offer = Offer { session: hello.session, attempt: hello.attempt, has };
     let bounds = hello.bounds;
 
+    let max_hold = millis(connman.max_hold());
     let attached = connman.attach(registration(&grant, epoch, hello), offer, || {
-        let tunnel =
-            Tunnel::mux(MuxTunnel::new(Session::new(Role::Server, config.clone(), bounds, rand::random()), epoch));
+        let session = Session::new(Role::Server, config.clone(), bounds, rand::random());
+        let session = if max_hold == 0 { session.without_resume() } else { session };
+        let tunnel = Tunnel::mux(MuxTunnel::new(session, epoch));
         let bound = tunnel.bind(epoch, 0).wake().expect("the first link of a new session binds");
         (SessionId::new(rand::random()), tunnel, bound)
     });
@@ -68,8 +70,7 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
             return Err(Failure::Refused(refusal));
         }
     };
-    let welcome =
-        Welcome { resumed, ..Welcome::new(session, offer.attempt, config.bounds(), millis(connman.max_hold())) };
+    let welcome = Welcome { resumed, ..Welcome::new(session, offer.attempt, config.bounds(), max_hold) };
     if let Err(error) = establish::welcome(&mut link, &welcome, bound.has()).await {
         drop(bound);
         lease.lost(LinkEnd::Lost);

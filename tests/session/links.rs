@@ -648,6 +648,35 @@ fn m46_b61_the_eleventh_attach_in_a_row_that_acks_nothing_ends_a_servers_session
 }
 
 #[test]
+fn m82_a_session_that_ends_with_its_link_keeps_and_acks_nothing() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.hear();
+        hand.session =
+            std::mem::replace(&mut hand.session, Session::new(role, SessionConfig::default(), Bounds::default(), 7))
+                .without_resume();
+        let before = hand.session.stats().buffered_bytes;
+        for _ in 0..200 {
+            hand.write(id, &[7; 1024]).unwrap();
+            assert_eq!(hand.hear().len(), 1);
+        }
+        assert_eq!(hand.session.stats().buffered_bytes, before, "nothing is kept");
+        hand.say(&[data(id, [7; 1024].to_vec())]).unwrap();
+        hand.now += Duration::from_secs(1);
+        hand.session.handle_timeout(hand.now);
+        assert_eq!(hand.hear_messages().len(), 0, "nothing is acked alone");
+        for _ in 0..9 {
+            hand.now += Duration::from_secs(10);
+            hand.session.handle_activity(hand.now);
+            hand.session.handle_timeout(hand.now);
+        }
+        assert!(!hand.events().contains(&Event::LinkDead(DeadCause::NoAck)), "nor held against the peer");
+        assert_eq!(hand.session.received(), hand.said, "and what was received is told as ever");
+    }
+}
+
+#[test]
 fn what_a_link_has_shown_is_known_until_the_next_one() {
     let mut hand = Hand::new(Role::Server);
     assert_eq!((hand.session.heard(), hand.session.progress()), (false, false));
