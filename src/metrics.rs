@@ -46,6 +46,7 @@ const AGENT_CONNECT_FAILURES: &str = "revdial_agent_connect_failures_total";
 const CALLBACK_FAILURES: &str = "revdial_callback_failures_total";
 const RESUMES: &str = "revdial_session_resumes_total";
 const PAUSE: &str = "revdial_session_pause_seconds";
+const BUDGET_REFUSED: &str = "revdial_budget_refused_total";
 const OVERLOAD: &str = "revdial_overload_total";
 
 /// Tells the recorder what each metric means. A recorder that is installed later does not learn it.
@@ -69,6 +70,7 @@ pub(crate) fn describe() {
         (AGENT_CONNECT_FAILURES, Unit::Count, "Attempts of an agent to connect that failed, by reason"),
         (CALLBACK_FAILURES, Unit::Count, "Callbacks of the host's that panicked or hung"),
         (RESUMES, Unit::Count, "Links that named a session to go on with, by result"),
+        (BUDGET_REFUSED, Unit::Count, "What was given up since memory is bounded, by what"),
         (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
     ];
     for (name, unit, text) in counters {
@@ -193,6 +195,12 @@ pub(crate) fn record_auth_failure(reason: &'static str) {
 #[cfg(feature = "server")]
 pub(crate) fn record_resume(result: &'static str) {
     counter!(RESUMES, "result" => result).increment(1);
+}
+
+/// A session in grace was given up, since all of them held too much.
+#[cfg(feature = "server")]
+pub(crate) fn record_budget_eviction() {
+    counter!(BUDGET_REFUSED, "what" => "evict").increment(1);
 }
 
 /// A session went on after so long without a link.

@@ -180,6 +180,30 @@ async fn b49_b64_streams_survive_and_dials_wait_in_order_for_a_lost_agent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn b70_sessions_in_grace_that_hold_too_much_are_given_up_and_their_keys_waited_for() {
+    let connman = ConnectionManager::builder().grace_memory(100 * 1024).build();
+    let net = Net::to(&connman);
+    let mut agent = Running::on(&net).await;
+    let mut stream = dial(&connman).await.unwrap().unwrap();
+    net.down(true);
+    net.cut();
+    in_grace(&connman).await;
+    AsyncWriteExt::write_all(&mut stream, &[7; 90 * 1024]).await.unwrap();
+    assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 1), "it holds no more than it may");
+    AsyncWriteExt::write_all(&mut stream, &[7; 20 * 1024]).await.unwrap();
+    let waits = dial(&connman);
+    assert_eq!(end(&mut stream).await, ErrorKind::SessionLost);
+    waiting(&connman, 1).await;
+    assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 0));
+    agent.accepted.lock().unwrap().clear();
+    net.down(false);
+    agent.connected().await;
+    let mut stream = waits.await.unwrap().unwrap();
+    AsyncWriteExt::write_all(&mut stream, b"x").await.unwrap();
+    assert_eq!(agent.first_bytes().await, b"x");
+}
+
+#[tokio::test(start_paused = true)]
 async fn b64_a_grace_ends_exactly_and_whoever_waits_is_told() {
     let (connman, events) = manager();
     let net = Net::to(&connman);

@@ -29,11 +29,14 @@ const UPWARD: &[(&str, &str)] = &[("metrics", "error")];
 const PURE: &[&str] = &[
     "connman/policy.rs",
     "connman/registry.rs",
+    "connman/registry/attach.rs",
+    "connman/registry/leave.rs",
     "connman/registry/values.rs",
     "server/route.rs",
     "connector/target.rs",
     "agent/backoff.rs",
     "agent/endpoint.rs",
+    "agent/pace.rs",
     "proxy/head.rs",
 ];
 

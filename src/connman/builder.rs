@@ -34,6 +34,7 @@ pub struct ConnectionManagerBuilder {
     max_pending_dials: usize,
     max_tunnels: usize,
     replace_drain: Duration,
+    grace_memory: Option<usize>,
 }
 
 impl ConnectionManagerBuilder {
@@ -45,6 +46,7 @@ impl ConnectionManagerBuilder {
             max_pending_dials: MAX_PENDING_DIALS,
             max_tunnels: MAX_TUNNELS,
             replace_drain: REPLACE_DRAIN,
+            grace_memory: None,
         }
     }
 
@@ -85,6 +87,16 @@ impl ConnectionManagerBuilder {
         self
     }
 
+    /// How many bytes sessions in grace may hold together: what waits to be sent, what may have to be sent again, and
+    /// what nobody has read. Default a quarter of the memory of the machine, or of the process's cgroup; 1 GiB where
+    /// that is not known. Beyond, the session whose grace ends first is given up: its streams fail with
+    /// [`SessionLost`](crate::ErrorKind::SessionLost), its key is waited for all the same. It is looked at whenever a
+    /// link comes or goes, or a dial.
+    pub const fn grace_memory(mut self, bytes: usize) -> Self {
+        self.grace_memory = Some(bytes);
+        self
+    }
+
     /// Tells `observer` of every event, after those named before.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));
@@ -104,19 +116,33 @@ impl ConnectionManagerBuilder {
             observers: self.observers,
             dial_timeout: self.dial_timeout,
             limits: Limits { tunnels: self.max_tunnels, waiting: self.max_pending_dials, drain: self.replace_drain },
+            grace_memory: self.grace_memory.unwrap_or_else(quarter_of_memory),
         }
     }
 }
 
 impl fmt::Debug for ConnectionManagerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels, replace_drain } = self;
+        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels, replace_drain, grace_memory } =
+            self;
         f.debug_struct("ConnectionManagerBuilder")
             .field("observers", &observers.len())
             .field("dial_timeout", dial_timeout)
             .field("max_pending_dials", max_pending_dials)
             .field("max_tunnels", max_tunnels)
             .field("replace_drain", replace_drain)
+            .field("grace_memory", grace_memory)
             .finish_non_exhaustive()
     }
+}
+
+/// A quarter of what the process may use, as Linux tells it; else of 4 GiB.
+fn quarter_of_memory() -> usize {
+    let of_machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?;
+        kib.trim().parse::<usize>().ok()?.checked_mul(1024)
+    });
+    let of_cgroup = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let of_cgroup = of_cgroup.and_then(|text| text.trim().parse::<usize>().ok());
+    of_machine.into_iter().chain(of_cgroup).min().unwrap_or(4 << 30) / 4
 }

@@ -16,7 +16,7 @@ use crate::{
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},
     link::LinkEnd,
-    mux::{Bound, PeerDrain},
+    mux::{Bound, Budget, PeerDrain},
     tunnel::Tunnel,
 };
 
@@ -60,6 +60,11 @@ impl ConnectionManager {
     /// The epoch of the next link: higher than all before.
     pub(crate) fn next_epoch(&self) -> Epoch {
         self.inner.next_epoch()
+    }
+
+    /// Where sessions without a link charge what they hold.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.inner.budget
     }
 
     /// How long a lost key is held at most: announced in WELCOME.

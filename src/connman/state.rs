@@ -32,7 +32,7 @@ use crate::{
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch},
     metrics,
-    mux::{BindError, PeerDrain},
+    mux::{BindError, Budget, PeerDrain},
     proto::SessionEnd,
 };
 
@@ -55,6 +55,8 @@ pub(super) struct Settings {
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) dial_timeout: Duration,
     pub(super) limits: Limits,
+    /// Bytes that sessions in grace may hold together.
+    pub(super) grace_memory: usize,
 }
 
 /// What every clone of a manager, every lease and every dial shares.
@@ -67,6 +69,8 @@ pub(crate) struct Inner<T: Handle> {
     pub(super) rearm: Arc<Notify>,
     /// Tells that no session leaves any more.
     pub(super) left: Notify,
+    /// What sessions without a link hold.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What a HELLO asks for.
@@ -150,6 +154,7 @@ impl<T: Handle> Inner<T> {
             }),
             rearm: Arc::new(Notify::new()),
             left: Notify::new(),
+            budget: Arc::default(),
             settings,
         }
     }
@@ -171,8 +176,15 @@ impl<T: Handle> Inner<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `f` under the lock at the time of the lock, then carries out what the registry decided.
+    /// Runs `f` under the lock at the time of the lock, then carries out what the registry decided, and sees that
+    /// sessions in grace do not hold too much.
     pub(super) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut State<T>, Instant) -> R) -> R {
+        let result = self.run(f);
+        while self.budget.used() > self.settings.grace_memory && self.run(|state, _| state.registry.evict()) {}
+        result
+    }
+
+    fn run<R>(self: &Arc<Self>, f: impl FnOnce(&mut State<T>, Instant) -> R) -> R {
         let mut state = self.lock();
         let now = tokio::time::Instant::now().into_std();
         let before = state.registry.counts();
@@ -259,6 +271,11 @@ impl<T: Handle> Inner<T> {
                 tunnel.drain(code, drain, (drain / 2).min(MAX_JITTER), "the server goes down");
                 let (key, epoch) = (registration.key.clone(), registration.epoch);
                 self.tell(&TunnelEvent::Draining { key, epoch });
+            }
+            Effect::Evicted { registration, tunnel } => {
+                metrics::record_budget_eviction();
+                tracing::warn!(key = %registration.key, "sessions in grace hold too much: the oldest is given up");
+                tunnel.end(SessionEnd::Lost);
             }
             Effect::Cut { tunnel, code } => tunnel.close(code, "the time to finish is over", end_of(code)),
             Effect::Closed { registration, tunnel, code, told } => {

@@ -16,6 +16,7 @@
 //! after it.
 
 mod bound;
+mod budget;
 mod closing;
 mod driver;
 pub(crate) mod establish;
@@ -29,6 +30,8 @@ mod tests;
 mod tunnel;
 
 pub(crate) use bound::Bound;
+#[cfg(feature = "server")]
+pub(crate) use budget::Budget;
 pub(crate) use driver::Driver;
 pub(crate) use opening::Opening;
 pub(crate) use shared::Deferred;

@@ -37,6 +37,7 @@ impl Shared {
             let result = f(state);
             state.settle();
             state.unpark_if_due();
+            state.recharge();
             result
         })
     }
@@ -50,6 +51,7 @@ impl Shared {
             }
             let result = f(state);
             state.settle();
+            state.recharge();
             Ok(result)
         })
     }
@@ -60,6 +62,7 @@ impl Shared {
             let result = f(state);
             state.settle();
             state.unpark_if_due();
+            state.recharge();
             result
         })
     }

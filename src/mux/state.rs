@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::report::News;
+use super::{budget::Charge, report::News};
 use crate::{
     frame::{Bounds, CloseCode, Metadata, StreamId},
     key::{Epoch, TargetName},
@@ -69,6 +69,8 @@ pub(super) struct State {
     peer_drain: Option<PeerDrain>,
     /// What the metrics have been told.
     reported: SessionStats,
+    /// Where what it holds without a link is charged.
+    pub(super) charge: Option<Charge>,
     /// Since when the bound link is.
     up_since: Option<Instant>,
     tickets: u64,
@@ -160,6 +162,7 @@ impl State {
             drains: Waiters::default(),
             peer_drain: None,
             reported: SessionStats::default(),
+            charge: None,
             up_since: None,
             tickets: 0,
             after: After::default(),
@@ -199,6 +202,14 @@ impl State {
             self.up_since = None;
         }
         self.after.drop.extend(self.driver.take().map(|parked| parked.waker));
+    }
+
+    /// Charges what the session holds, if it has no link.
+    pub(super) fn recharge(&mut self) {
+        let Some(charge) = &mut self.charge else { return };
+        let paused = !self.session.is_up() && self.session.ended().is_none();
+        let stats = if paused { self.session.stats() } else { SessionStats::default() };
+        charge.set(stats.buffered_bytes + stats.unread_bytes);
     }
 
     /// Since when there is a link; `None`: there is none.

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "server")]
+use super::budget::{Budget, Charge};
 use super::{
     bound::Bound,
     driver::now,
@@ -43,6 +45,12 @@ impl MuxTunnel {
             let has = state.bind(now(), epoch, peer_has)?;
             Ok(Bound::new(Arc::clone(&self.shared), epoch, has))
         })
+    }
+
+    /// Charges what the session holds while it has no link.
+    #[cfg(feature = "server")]
+    pub(crate) fn charge_to(&self, budget: &Arc<Budget>) {
+        self.shared.with(|state| state.charge = Some(Charge::new(Arc::clone(budget))));
     }
 
     /// Since when there is a link; `None`: there is none.

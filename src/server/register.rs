@@ -58,7 +58,9 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     let attached = connman.attach(registration(&grant, epoch, hello), offer, || {
         let session = Session::new(Role::Server, config.clone(), bounds, rand::random());
         let session = if max_hold == 0 { session.without_resume() } else { session };
-        let tunnel = Tunnel::mux(MuxTunnel::new(session, epoch));
+        let tunnel = MuxTunnel::new(session, epoch);
+        tunnel.charge_to(connman.budget());
+        let tunnel = Tunnel::mux(tunnel);
         let bound = tunnel.bind(epoch, 0).wake().expect("the first link of a new session binds");
         (SessionId::new(rand::random()), tunnel, bound)
     });

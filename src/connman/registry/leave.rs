@@ -67,7 +67,7 @@ impl<T: Clone> Registry<T> {
         let until = owed.unwrap_or_else(|| after(at, hold));
         slot.losses = slot.losses.saturating_add(1);
         slot.last_cause = Some(cause);
-        if let Some(kept) = self.await_return(key, at, until) {
+        if let Some(kept) = self.hold_place(key, at, until) {
             let registration = Arc::clone(&kept.registration);
             if let Some(slot) = self.slots.get_mut(key)
                 && let State::Grace { kept: place, .. } = &mut slot.state
@@ -79,7 +79,7 @@ impl<T: Clone> Registry<T> {
     }
 
     /// Takes a connected key's session out of its place, and has the key in grace from here on.
-    fn await_return(&mut self, key: &AgentKey, since: Instant, until: Instant) -> Option<Kept<T>> {
+    fn hold_place(&mut self, key: &AgentKey, since: Instant, until: Instant) -> Option<Kept<T>> {
         let slot = self.slots.get_mut(key)?;
         let State::Connected { kept, .. } = mem::replace(&mut slot.state, State::Absent) else { return None };
         let registration = Arc::clone(&kept.registration);
@@ -144,7 +144,7 @@ impl<T: Clone> Registry<T> {
             return false;
         }
         let hold = if let Grace::Hold(hold) = grace { hold } else { Duration::ZERO };
-        let Some(kept) = self.await_return(key, now, after(now, hold)) else { return false };
+        let Some(kept) = self.hold_place(key, now, after(now, hold)) else { return false };
         self.effects.push(Effect::Drained { registration: Arc::clone(&kept.registration) });
         self.leave(kept, true, CloseCode::DRAINED, after(now, drain));
         if matches!(grace, Grace::Drop) {
@@ -161,7 +161,7 @@ impl<T: Clone> Registry<T> {
         let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
         for key in keys {
             let (kept, up) = match self.slots.get_mut(&key).map(|slot| &mut slot.state) {
-                Some(State::Connected { .. }) => (self.await_return(&key, now, until), true),
+                Some(State::Connected { .. }) => (self.hold_place(&key, now, until), true),
                 Some(State::Grace { kept, until: old, .. }) => {
                     let kept = kept.take();
                     let old = mem::replace(old, until);
@@ -196,6 +196,20 @@ impl<T: Clone> Registry<T> {
         if let Some(serial) = oldest {
             self.cut(&key, serial);
         }
+    }
+
+    /// Gives up the session whose grace ends first; its key is waited for all the same. False: there is none.
+    pub(in crate::connman) fn evict(&mut self) -> bool {
+        let Self { due, slots, sessions, effects, .. } = self;
+        let kept = due.iter().find_map(|(_, due)| {
+            let Due::Grace(key) = due else { return None };
+            let State::Grace { kept, .. } = &mut slots.get_mut(key)?.state else { return None };
+            kept.take()
+        });
+        let Some(Kept { registration, tunnel, session, .. }) = kept else { return false };
+        sessions.remove(&session);
+        effects.push(Effect::Evicted { registration, tunnel });
+        true
     }
 
     /// A session that leaves has had its time.

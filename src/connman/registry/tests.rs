@@ -1,5 +1,7 @@
 //! The registry against a simple model of it, over random lists of operations; and its rules, one by one.
 
+mod sessions;
+
 use proptest::prelude::*;
 
 use super::*;
