@@ -47,22 +47,29 @@
 //!   └─ Connected ── refused by a close code ─────────┘        Stopped: shut down, replaced or dropped
 //! ```
 //!
-//! A link that is lost after something came through it is dialled again at once. Otherwise the agent waits by
-//! [`Backoff`], and never less than the server's Retry-After. Refusals that trying sooner cannot mend (credentials,
-//! key, version, TLS) are retried every 30 to 60 s and logged at `warn`. Only a replacement, that is another agent
-//! under the same key, ends an agent.
+//! A link that is lost after something came through it is dialled again at once, 25 times a second at most in the long
+//! run. Otherwise the agent waits by [`Backoff`], and never less than the server's Retry-After. Refusals that trying
+//! sooner cannot mend (credentials, key, version, TLS) are retried every 30 to 60 s and logged at `warn`. Only a
+//! replacement, that is another agent under the same key, ends an agent.
 //!
-//! Each link has a session of its own: when the link is lost, the streams on it fail.
+//! # Sessions
+//!
+//! A session outlives its links: streams stall while there is none, and go on with the next one. The agent holds them
+//! for as long as the server said that it may, its own dead-peer time and 15 s more; then they fail as
+//! [`SessionLost`](crate::ErrorKind::SessionLost), local sockets by a reset. They fail likewise as soon as the server
+//! says that it does not know the session any more, since it was restarted for one. When the server drains, the agent
+//! opens its next session first, and the old one finishes what runs beside it.
 //!
 //! # Shutdown
 //!
-//! A [`ShutdownHandle`] asks for an orderly end: nothing new is opened, what runs may finish within a time, then the
-//! link is closed and the run resolves with `Ok`.
+//! A [`ShutdownHandle`] asks for an orderly end: nothing new is opened, what runs may finish within a time, also over a
+//! lost link, then the session is closed and the run resolves with `Ok`.
 //!
 //! # Cancel safety
 //!
 //! The [`Run`] is the agent: everything happens inside it, and only a forwarder's streams have tasks beside it, which
-//! end with it. Dropping it cuts the link; streams fail on both sides, local sockets are reset.
+//! end with it. Dropping it cuts the link and ends the session on this side; local sockets are reset, and callers see
+//! their streams fail when the grace is over, or when the agent is started anew.
 
 mod backoff;
 mod config;

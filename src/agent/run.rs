@@ -60,7 +60,8 @@ pub struct Agent {
 /// [`ErrorKind::Replaced`](crate::ErrorKind::Replaced) when another agent has taken the key; all else it retries.
 ///
 /// # Cancel safety
-/// Dropping it cuts the link without a word: callers see their streams fail, and the server holds the key in grace.
+/// Dropping it cuts the link without a word and ends the session on this side. The server holds the key in grace;
+/// callers see their streams fail when that is over, or when the agent is started anew.
 #[must_use = "an agent does nothing unless its run is awaited or spawned"]
 pub struct Run(BoxFuture<'static, Result<(), Error>>);
 

@@ -17,17 +17,29 @@
 //! | absent | fails at once with [`NoConnection`](crate::ErrorKind::NoConnection), or waits if the policy says so |
 //!
 //! A grace ends exactly when it is over, not at the next sweep. Each link has an [`Epoch`](crate::Epoch), and what an
-//! old link reports never touches a newer one. A lost link ends its session: streams that are open on it fail at once
-//! with [`SessionLost`](crate::ErrorKind::SessionLost); the grace is for new dials.
+//! old link reports never touches a newer one.
+//!
+//! # What survives
+//! A session outlives its links. While its key is in grace its streams stay open: what arrived can be read, writes fill
+//! their bound and wait, and when the agent is back all goes on where it was, exactly once and in order. An agent that
+//! is back before the loss was noticed takes its session over from the old link. At the end of the grace every stream
+//! fails at once with [`SessionLost`](crate::ErrorKind::SessionLost), never with a clean end. The same happens when the
+//! agent comes back without its session, as a process that was restarted; not after the grace, but as soon as it does.
 //!
 //! # Two agents, one key
-//! The same run of an agent that comes back replaces itself. Another one of the same principal replaces the first,
-//! which is closed with 4410 and does not come back, or is refused with 4411, as the policy says. One of another
-//! principal is refused with 4403 for as long as the key is connected or in grace.
+//! Another agent of the same principal takes the key over, or is refused with 4411, as the policy says. The one that was
+//! there opens nothing new, may finish what runs within
+//! [`replace_drain`](ConnectionManagerBuilder::replace_drain), is closed with 4410 then, and does not come back. The
+//! return of a session is never such a case, whatever the policy. An agent of another principal is refused with 4403 for
+//! as long as the key is connected or in grace.
+//!
+//! # Going down
+//! [`ConnectionManager::drain`] has agents move on while running streams finish. An agent that goes down says so, too:
+//! its key is in grace from then on, as the policy says, and its streams finish beside whoever comes next.
 //!
 //! # What is bounded
-//! Keys connected or in grace, dials that wait for one key and for all, and how long each waits. A key that is absent
-//! is not remembered.
+//! Keys connected or in grace, dials that wait for one key and for all, how long each waits, what sessions in grace hold
+//! in memory, and how many of a key's sessions finish beside the current one (4). A key that is absent is not remembered.
 
 mod builder;
 mod dial;
