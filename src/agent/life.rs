@@ -14,7 +14,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    connect::{BoxFuture, Server, Welcoming},
+    attempt::{Server, Welcoming},
+    connect::BoxFuture,
     pace::{Pace, Past},
     refusal::{Retry, Setback},
     sink::Sink,

@@ -71,6 +71,7 @@
 //! end with it. Dropping it cuts the link and ends the session on this side; local sockets are reset, and callers see
 //! their streams fail when the grace is over, or when the agent is started anew.
 
+mod attempt;
 mod backoff;
 mod config;
 mod connect;

@@ -17,8 +17,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    attempt::Server,
     config::{AgentBuilder, Config},
-    connect::{BoxFuture, Connect, Server},
+    connect::{BoxFuture, Connect},
     life::{Departed, Life, Teller, Up},
     listener::{Listener, listener},
     pace::{Pace, Past},

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     connman::{
+        attach::{Attached, Offer},
         builder::ConnectionManagerBuilder,
         dial::Dial,
         event::RegisterRefusal,
@@ -11,7 +12,7 @@ use crate::{
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
         registry::Refusal,
-        state::{Attached, Inner, Offer},
+        state::Inner,
     },
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},

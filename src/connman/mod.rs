@@ -41,8 +41,10 @@
 //! Keys connected or in grace, dials that wait for one key and for all, how long each waits, what sessions in grace hold
 //! in memory, and how many of a key's sessions finish beside the current one (4). A key that is absent is not remembered.
 
+mod attach;
 mod builder;
 mod dial;
+mod effects;
 mod event;
 mod expiry;
 mod handle;
@@ -62,5 +64,5 @@ pub use policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, Los
 // For those who watch.
 pub use event::{Observer, RegisterRefusal, TunnelEvent};
 // For the task that owns a link.
+pub(crate) use attach::Offer;
 pub(crate) use manager::{Attachment, Lease};
-pub(crate) use state::Offer;

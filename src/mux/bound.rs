@@ -1,9 +1,10 @@
 //! The right of one link to act on its session, from its binding until it is superseded or given back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
+
+use tokio::time::Instant as TokioInstant;
 
 use super::{
-    driver::now,
     shared::{Shared, Superseded},
     state::State,
 };
@@ -45,4 +46,9 @@ impl Drop for Bound {
             news.record();
         }
     }
+}
+
+/// The clock of the drivers, which tests can pause.
+pub(super) fn now() -> Instant {
+    TokioInstant::now().into_std()
 }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    bound::Bound,
+    bound::{Bound, now},
     closing::{self, Farewell, Outcome},
     shared::Superseded,
     state::{State, Verdict},
@@ -288,9 +288,4 @@ impl Driving {
         }
         ControlFlow::Break(Outcome::closed(code))
     }
-}
-
-/// The clock of the drivers, which tests can pause.
-pub(super) fn now() -> Instant {
-    TokioInstant::now().into_std()
 }

@@ -11,8 +11,7 @@ use std::{
 #[cfg(feature = "server")]
 use super::budget::{Budget, Charge};
 use super::{
-    bound::Bound,
-    driver::now,
+    bound::{Bound, now},
     opening::Opening,
     shared::{Deferred, Shared},
     state::{BindError, PeerDrain, State, Waiters},

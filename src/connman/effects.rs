@@ -1,0 +1,138 @@
+//! What the registry decided, carried out after unlocking: who waits is answered, sessions are told, observers and
+//! metrics learn of it.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    connman::{
+        event::TunnelEvent,
+        handle::Handle,
+        policy::{LossCause, Registration},
+        registry::Effect,
+        state::{Answer, Inner, guarded},
+    },
+    frame::CloseCode,
+    metrics,
+    proto::SessionEnd,
+};
+
+/// The most that agents spread their new links over when this side drains: thousands of handshakes a second are taken
+/// easily by whoever takes over.
+const MAX_JITTER: Duration = Duration::from_secs(5);
+
+impl<T: Handle> Inner<T> {
+    /// Carries one effect out; `sender` is that of the waiting dial which it answers.
+    pub(super) fn carry_out(&self, effect: Effect<T>, sender: Option<oneshot::Sender<Answer<T>>>) {
+        let answer = |answer| {
+            if let Some(sender) = sender {
+                // A dial that was dropped just now leaves its answer behind.
+                let _ = sender.send(answer);
+            }
+        };
+        match effect {
+            Effect::Release { serial, tunnel, .. } => answer(Ok((serial, tunnel))),
+            Effect::Refuse { refusal, .. } => answer(Err(refusal)),
+            Effect::Connected { registration } => self.tell(&TunnelEvent::Connected { registration }),
+            Effect::Reconnected { registration, after } => {
+                metrics::record_reconnected();
+                self.tell(&TunnelEvent::Reconnected { registration, after });
+            }
+            Effect::Resumed { registration, after } => {
+                match after {
+                    Some(after) => {
+                        metrics::record_reconnected();
+                        metrics::record_resume("ok");
+                        metrics::record_pause(after);
+                    }
+                    None => metrics::record_resume("fenced"),
+                }
+                self.tell(&TunnelEvent::Resumed { registration, after });
+            }
+            Effect::Displaced { old, tunnel, by, code, drain } => {
+                let same_instance = old.instance == by.instance;
+                if !same_instance {
+                    metrics::record_key_conflict("replaced");
+                }
+                let reason = if same_instance { "the agent began anew" } else { "another agent has taken the key" };
+                if drain.is_zero() {
+                    tunnel.close(code, reason, SessionEnd::Replaced);
+                } else {
+                    tunnel.drain(code, drain, Duration::ZERO, reason);
+                }
+                self.tell_replaced(&old, &by);
+            }
+            Effect::Outlived { old, tunnel, by } => {
+                if old.instance != by.instance {
+                    metrics::record_key_conflict("replaced");
+                }
+                tunnel.end(SessionEnd::Replaced);
+                self.tell_replaced(&old, &by);
+            }
+            Effect::Lost { registration, tunnel, cause, hold } => {
+                // The key is absent by now: a dial that meets the end of this session finds it so.
+                if let Some(tunnel) = tunnel {
+                    tunnel.end(SessionEnd::Lost);
+                }
+                self.tell_lost(&registration, cause, hold);
+            }
+            Effect::Drained { registration } => {
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Draining { key, epoch });
+            }
+            Effect::Draining { registration, tunnel, code, drain } => {
+                tunnel.drain(code, drain, (drain / 2).min(MAX_JITTER), "the server goes down");
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Draining { key, epoch });
+            }
+            Effect::Evicted { registration, tunnel } => {
+                metrics::record_budget_eviction();
+                tracing::warn!(key = %registration.key, "sessions in grace hold too much: the oldest is given up");
+                tunnel.end(SessionEnd::Lost);
+            }
+            Effect::Cut { tunnel, code } => tunnel.close(code, "the time to finish is over", end_of(code)),
+            Effect::Closed { registration, tunnel, code, told } => {
+                tunnel.close(code, "", end_of(code));
+                if told {
+                    self.tell_lost(&registration, LossCause::Local(code), None);
+                }
+            }
+            Effect::Expired { registration, tunnel, in_time } => {
+                if in_time {
+                    metrics::record_reconnect_timeout();
+                }
+                if let Some(tunnel) = tunnel {
+                    tunnel.end(SessionEnd::Lost);
+                }
+                let (key, epoch) = (registration.key.clone(), registration.epoch);
+                self.tell(&TunnelEvent::Expired { key, epoch });
+            }
+        }
+    }
+
+    fn tell_replaced(&self, old: &Registration, by: &Registration) {
+        let (key, epoch, same_instance) = (old.key.clone(), old.epoch, old.instance == by.instance);
+        self.tell(&TunnelEvent::Replaced { key, epoch, by: by.epoch, same_instance });
+    }
+
+    fn tell_lost(&self, registration: &Registration, cause: LossCause, grace: Option<Duration>) {
+        self.tell(&TunnelEvent::Lost { key: registration.key.clone(), epoch: registration.epoch, cause, grace });
+    }
+
+    pub(super) fn tell(&self, event: &TunnelEvent) {
+        tracing::info!(key = %event.key(), epoch = %event.epoch(), "tunnel {}", event.name());
+        for observer in &self.settings.observers {
+            guarded((), || observer.on_event(event));
+        }
+    }
+}
+
+/// How a session ends that is closed with this code.
+fn end_of(code: CloseCode) -> SessionEnd {
+    match code {
+        CloseCode::REPLACED | CloseCode::STALE => SessionEnd::Replaced,
+        CloseCode::CREDENTIALS => SessionEnd::Revoked,
+        _ => SessionEnd::Shutdown,
+    }
+}
