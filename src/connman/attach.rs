@@ -86,13 +86,12 @@ impl<T: Handle> Inner<T> {
         for _ in 0..REGISTER_TRIES {
             let resume = self.with(|state, now| {
                 state.registry.resume(&claim, now, |tunnel| {
-                    let heard = tunnel.heard();
                     let link = tunnel.bind(new.epoch, offer.has);
-                    let bound = match link.value() {
-                        Ok(_) => registry::Bound::Yes,
-                        Err(BindError::Ended) => registry::Bound::Over,
-                        Err(BindError::Stale) => registry::Bound::Refused(CloseCode::STALE),
-                        Err(BindError::Violation(violation)) => registry::Bound::Refused(violation.code()),
+                    let (bound, heard) = match link.value() {
+                        Ok(link) => (registry::Bound::Yes, T::heard_before(link)),
+                        Err(BindError::Ended) => (registry::Bound::Over, false),
+                        Err(BindError::Stale) => (registry::Bound::Refused(CloseCode::STALE), false),
+                        Err(BindError::Violation(violation)) => (registry::Bound::Refused(violation.code()), false),
                     };
                     Binding { bound, heard, link }
                 })

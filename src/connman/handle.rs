@@ -23,6 +23,8 @@ pub(crate) trait Handle: Clone + Unpin + Send + Sync + 'static {
 
     /// Binds the link of this epoch, whose agent has so many messages of the session. Under the registry's lock.
     fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Self::Link, BindError>>;
+    /// Whether the agent had spoken on the link before this one.
+    fn heard_before(link: &Self::Link) -> bool;
     /// Whether the agent has spoken on the present link, or on the last one if there is none.
     fn heard(&self) -> bool;
     /// Since when there is a link.
@@ -50,6 +52,10 @@ impl Handle for Tunnel {
 
     fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
         Self::bind(self, epoch, peer_has)
+    }
+
+    fn heard_before(link: &Bound) -> bool {
+        link.heard_before()
     }
 
     fn heard(&self) -> bool {

@@ -17,17 +17,23 @@ pub(crate) struct Bound {
     shared: Arc<Shared>,
     epoch: Epoch,
     has: u64,
+    heard_before: bool,
 }
 
 impl Bound {
     /// For the link that has just been bound under `epoch`.
-    pub(super) fn new(shared: Arc<Shared>, epoch: Epoch, has: u64) -> Self {
-        Self { shared, epoch, has }
+    pub(super) fn new(shared: Arc<Shared>, epoch: Epoch, (has, heard_before): (u64, bool)) -> Self {
+        Self { shared, epoch, has, heard_before }
     }
 
     /// How many counted messages of the peer this side had when the link was bound: what WELCOME tells.
     pub(crate) fn has(&self) -> u64 {
         self.has
+    }
+
+    /// Whether the peer had spoken on the link before.
+    pub(crate) fn heard_before(&self) -> bool {
+        self.heard_before
     }
 
     /// Runs `f` under the lock if the link is still the bound one.

@@ -170,8 +170,9 @@ impl State {
     }
 
     /// Binds the link with `epoch`: from here on the driver of the one before is superseded. Gives how many counted
-    /// messages of the peer this side has, in the same critical section, so that nothing is handled in between.
-    pub(super) fn bind(&mut self, now: Instant, epoch: Epoch, peer_has: u64) -> Result<u64, BindError> {
+    /// messages of the peer this side has, in the same critical section, so that nothing is handled in between; and
+    /// whether the peer had spoken on the link before.
+    pub(super) fn bind(&mut self, now: Instant, epoch: Epoch, peer_has: u64) -> Result<(u64, bool), BindError> {
         if self.session.ended().is_some() {
             return Err(BindError::Ended);
         }
@@ -188,10 +189,11 @@ impl State {
         self.after.wake.extend(self.driver.take().map(|parked| parked.waker));
         self.dead = false;
         self.link = LinkSlot::Gone(epoch);
+        let heard = self.session.heard();
         self.session.link_up(now, peer_has).map_err(BindError::Violation)?;
         self.link = LinkSlot::Bound(epoch);
         self.up_since = Some(now);
-        Ok(self.session.received())
+        Ok((self.session.received(), heard))
     }
 
     /// The bound link is gone. A later one may be bound.

@@ -41,8 +41,8 @@ impl MuxTunnel {
     /// the lock of the registry.
     pub(crate) fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
         self.shared.deferred(|state| {
-            let has = state.bind(now(), epoch, peer_has)?;
-            Ok(Bound::new(Arc::clone(&self.shared), epoch, has))
+            let found = state.bind(now(), epoch, peer_has)?;
+            Ok(Bound::new(Arc::clone(&self.shared), epoch, found))
         })
     }
 

@@ -133,6 +133,10 @@ impl Handle for Fake {
         Deferred::ready(bound)
     }
 
+    fn heard_before((): &()) -> bool {
+        true
+    }
+
     fn heard(&self) -> bool {
         self.0.agent_spoke
     }
