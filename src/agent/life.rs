@@ -24,7 +24,7 @@ use super::{
 use crate::{
     frame::{CloseCode, Hello},
     key::Epoch,
-    link::LinkEnd,
+    link::{LinkEnd, MessageLink},
     mux::{BindError, Driver, MuxTunnel, PeerDrain, establish},
     proto::{Attempts, Role, Session, SessionEnd, Welcomed},
 };
@@ -81,7 +81,7 @@ pub(crate) struct Teller {
 
 impl Up {
     /// A new session of `welcoming`, over whose link it came.
-    pub(crate) fn new(server: &Server, attempts: Attempts, welcoming: Welcoming) -> Result<Self, Setback> {
+    pub(crate) async fn new(server: &Server, attempts: Attempts, welcoming: Welcoming) -> Result<Self, Setback> {
         let Welcoming { link, welcome, has, .. } = welcoming;
         let config = server.session();
         let session = Session::new(Role::Agent, config.clone(), welcome.bounds, rand::random());
@@ -93,11 +93,8 @@ impl Up {
             (session, max_hold.saturating_add(config.dead_after).saturating_add(HOLD_MARGIN))
         };
         let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
-        match tunnel.0.bind(Epoch::new(0), has).wake() {
-            Ok(bound) => Ok(Self { driver: Driver::new(link, bound), tunnel, attempts, hold }),
-            Err(BindError::Violation(violation)) => Err(Setback::by_violation(violation)),
-            Err(BindError::Stale | BindError::Ended) => Err(lost()),
-        }
+        let driver = bind(&tunnel.0, Epoch::new(0), link, has).await?;
+        Ok(Self { driver, tunnel, attempts, hold })
     }
 }
 
@@ -225,12 +222,15 @@ impl Links {
             let Some(attempt) = attempt else { return Err(Box::new(self.depart(lost(), past, None))) };
             match attempt {
                 Ok(welcoming) if welcoming.welcomed == Welcomed::Resumed => {
-                    return self.bind(welcoming).await.map_err(|setback| Box::new(self.depart(setback, past, None)));
+                    let Welcoming { link, has, .. } = welcoming;
+                    self.epoch += 1;
+                    let bound = bind(&self.tunnel.0, Epoch::new(self.epoch), link, has).await;
+                    return bound.map_err(|setback| Box::new(self.depart(setback, past, None)));
                 }
                 Ok(welcoming) => {
                     // The old streams fail before the new session has any.
                     self.tunnel.0.end(SessionEnd::Lost);
-                    let up = Up::new(&self.teller.server, self.attempts.clone(), welcoming);
+                    let up = Up::new(&self.teller.server, self.attempts.clone(), welcoming).await;
                     return Err(Box::new(match up {
                         Ok(up) => self.depart(lost(), past, Some(Box::new(up))),
                         Err(setback) => self.depart(setback, past, None),
@@ -239,19 +239,6 @@ impl Links {
                 Err(next) if next.forked => return Err(Box::new(self.depart(next, past, None))),
                 Err(next) => (setback, past) = (next, Past::default()),
             }
-        }
-    }
-
-    async fn bind(&mut self, welcoming: Welcoming) -> Result<Driver, Setback> {
-        let Welcoming { mut link, has, .. } = welcoming;
-        self.epoch += 1;
-        match self.tunnel.0.bind(Epoch::new(self.epoch), has).wake() {
-            Ok(bound) => Ok(Driver::new(link, bound)),
-            Err(BindError::Violation(violation)) => {
-                establish::refuse(&mut link, violation.code(), violation.rule()).await;
-                Err(Setback::by_violation(violation))
-            }
-            Err(BindError::Stale | BindError::Ended) => Err(lost()),
         }
     }
 
@@ -289,6 +276,18 @@ impl Teller {
                 _ => AgentStatus::Waiting { until, cause, text },
             });
         }
+    }
+}
+
+/// Binds a link whose server has so many messages of the session. One that cannot be is closed with the code.
+async fn bind(tunnel: &MuxTunnel, epoch: Epoch, mut link: MessageLink, has: u64) -> Result<Driver, Setback> {
+    match tunnel.bind(epoch, has).wake() {
+        Ok(bound) => Ok(Driver::new(link, bound)),
+        Err(BindError::Violation(violation)) => {
+            establish::refuse(&mut link, violation.code(), violation.rule()).await;
+            Err(Setback::by_violation(violation))
+        }
+        Err(BindError::Stale | BindError::Ended) => Err(lost()),
     }
 }
 

@@ -213,8 +213,11 @@ impl Work {
             sleep(delay).await;
             self.teller.status.send_replace(AgentStatus::Connecting);
             let server = Arc::clone(&self.teller.server);
-            let welcoming = server.attach(&mut attempts, &self.hello, 0).await;
-            match welcoming.and_then(|welcoming| Up::new(&server, attempts.clone(), welcoming)) {
+            let begun = match server.attach(&mut attempts, &self.hello, 0).await {
+                Ok(welcoming) => Up::new(&server, attempts.clone(), welcoming).await,
+                Err(setback) => Err(setback),
+            };
+            match begun {
                 Ok(up) => return Ok(up),
                 Err(setback) => delay = self.next_delay(setback, Past::default())?,
             }
