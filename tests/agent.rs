@@ -285,7 +285,7 @@ async fn a_second_agent_ends_the_first_with_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_asked_at_each_attempt() {
+async fn m38_the_token_is_asked_at_each_attempt() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let asked = Arc::new(AtomicUsize::new(0));

@@ -43,7 +43,7 @@ mod tests {
     use crate::frame::InstanceId;
 
     #[test]
-    fn b19_absurd_bounds_are_clamped_and_bounds_below_the_minimum_refused() {
+    fn m31_b19_absurd_bounds_are_clamped_and_bounds_below_the_minimum_refused() {
         assert_eq!(check_bounds(&Bounds::default()), Ok(()));
         let huge = Bounds { max_credit: 1 << 63, max_streams: u32::MAX, ..Bounds::default() };
         assert_eq!(check_bounds(&huge), Ok(()));

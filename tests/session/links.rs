@@ -20,7 +20,7 @@ fn drain_frame(code: CloseCode) -> Frame {
 }
 
 #[test]
-fn m44_m45_what_the_peer_lacks_is_sent_again_unchanged_and_before_anything_new() {
+fn m44_m45_m47_what_the_peer_lacks_is_sent_again_unchanged_and_before_anything_new() {
     let mut hand = Hand::new(Role::Agent);
     let id = hand.open();
     let mut sent = Vec::new();
@@ -235,7 +235,7 @@ fn m49_an_ack_is_not_held_up_or_swallowed_by_a_replay_whose_heads_are_old() {
 }
 
 #[test]
-fn m50_b51_a_silent_link_is_dead_and_any_byte_shows_life() {
+fn m10_m50_b51_a_silent_link_is_dead_and_any_byte_shows_life() {
     for role in ROLES {
         let mut hand = Hand::new(role);
         hand.advance(Duration::from_millis(44_999));

@@ -40,6 +40,22 @@ fn m11_b25_a_message_that_is_cut_short_or_has_bytes_left_over_ends_the_session_w
 }
 
 #[test]
+fn m12_counted_messages_are_numbered_from_1_and_the_others_0() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        let before = hand.heard;
+        for n in 1..4 {
+            hand.write(id, b"x").unwrap();
+            let numbers: Vec<u64> =
+                hand.hear_messages().into_iter().map(|message| decode(message).unwrap().0.number).collect();
+            assert_eq!(numbers.into_iter().filter(|number| *number > 0).collect::<Vec<_>>(), [before + n]);
+        }
+        assert_eq!(before, 1, "the OPEN or its ACCEPT was the first");
+    }
+}
+
+#[test]
 fn m13_b39_more_received_than_was_sent_is_a_violation() {
     for received in [1, u64::MAX] {
         let mut hand = Hand::new(Role::Agent);

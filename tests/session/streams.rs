@@ -168,6 +168,21 @@ fn m62_giving_an_incoming_stream_up_refuses_it() {
 }
 
 #[test]
+fn m66_bytes_keep_their_order_and_the_borders_of_frames_mean_nothing() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let id = hand.open();
+        hand.say(&[data(id, *b"on"), data(id, *b"e t")]).unwrap();
+        hand.say(&[data(id, *b"wo")]).unwrap();
+        let mut heard = Vec::new();
+        while let Ok(Read::Bytes(bytes)) = hand.read(id) {
+            heard.extend(bytes);
+        }
+        assert_eq!(heard, b"one two");
+    }
+}
+
+#[test]
 fn m62_b46_a_second_accept_is_a_violation_and_one_for_an_open_given_up_is_ignored() {
     let accept = |stream| Frame::Accept { stream, credit: 1 << 18 };
     let mut hand = Hand::new(Role::Server);
@@ -183,7 +198,7 @@ fn m62_b46_a_second_accept_is_a_violation_and_one_for_an_open_given_up_is_ignore
 }
 
 #[test]
-fn m63_before_accept_the_server_sends_the_early_credit() {
+fn m33_m63_before_accept_the_server_sends_the_early_credit() {
     for (config, bounds, early) in [(16 * 1024, 4 * 1024, 4 * 1024), (8 * 1024, 16 * 1024, 8 * 1024)] {
         let config = SessionConfig { base_credit: config, ..SessionConfig::default() };
         let mut peer = Bounds::default();

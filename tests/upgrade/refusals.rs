@@ -271,7 +271,7 @@ async fn pick_ups_need_no_key_and_are_told_what_is_supported() {
 }
 
 #[tokio::test]
-async fn b17_no_websocket_extension_is_negotiated() {
+async fn m7_b17_no_websocket_extension_is_negotiated() {
     let request = granted(URI).header(header::SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate");
     let response = ask(&layer(&ConnectionManager::new()), full(request)).await;
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);

@@ -51,7 +51,7 @@ async fn error_after(bytes: &[u8]) -> LinkError {
 }
 
 #[tokio::test]
-async fn a_text_message_is_an_error_of_its_own_even_if_it_is_not_utf8() {
+async fn m8_b23_a_text_message_is_an_error_of_its_own_even_if_it_is_not_utf8() {
     assert!(matches!(error_after(&masked(0x81, b"text")).await, LinkError::Text));
     assert!(matches!(error_after(&masked(0x81, &[0xff, 0xfe])).await, LinkError::Text));
 }

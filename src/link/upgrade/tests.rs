@@ -137,7 +137,7 @@ fn a_body_is_400_and_the_connection_closes() {
 }
 
 #[test]
-fn a_missing_subprotocol_is_426_that_names_ours() {
+fn m6_a_missing_subprotocol_is_426_that_names_ours() {
     for offers in [&[][..], &["revdial.v2"], &["Revdial.v1"]] {
         let (status, reason, headers) = refused(set("sec-websocket-protocol", offers));
         assert_eq!((status, reason, value(&headers, "sec-websocket-protocol")), (426, "subprotocol", "revdial.v1"));

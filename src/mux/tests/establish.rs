@@ -69,7 +69,7 @@ async fn hello_and_welcome_carry_what_each_side_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b18_first_message_that_is_not_hello_alone_is_refused() {
+async fn m34_b18_first_message_that_is_not_hello_alone_is_refused() {
     let ping = || Frame::Ping([0; 8]);
     let other_version = {
         let mut hello = hello();
@@ -119,7 +119,7 @@ async fn peer_that_neither_talks_nor_reads_costs_a_second_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusal_reaches_the_agent_with_its_code() {
+async fn m35_refusal_reaches_the_agent_in_the_place_of_welcome() {
     let (mut server, mut agent) = links().await;
     let hello = hello();
     let (offered, ()) = tokio::join!(offer(&mut agent, hello.clone(), 0), async {
@@ -139,7 +139,7 @@ async fn refusal_reaches_the_agent_with_its_code() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn welcome_that_does_not_fit_the_hello_is_refused() {
+async fn m36_welcome_that_does_not_fit_the_hello_is_refused() {
     let hello = hello();
     let welcome_to = |hello: &Hello| Welcome { attempt: 1, ..welcome_to(hello) };
     let other_attempt = Welcome { attempt: 2, ..welcome_to(&hello) };

@@ -71,7 +71,7 @@ fn a_session_in_grace_goes_on_and_who_waits_gets_it() {
 }
 
 #[test]
-fn b58_at_the_end_of_its_grace_a_session_is_unknown() {
+fn m42_b58_at_the_end_of_its_grace_a_session_is_unknown() {
     let (mut registry, now) = connected();
     lose(&mut registry, 1, now);
     registry.take_effects();
@@ -91,7 +91,7 @@ fn b53_a_resume_supersedes_a_link_that_is_still_held_for_alive() {
 }
 
 #[test]
-fn b54_b57_what_is_stale_or_foreign_is_refused_and_changes_nothing() {
+fn m39_m41_b54_b57_what_is_stale_or_foreign_is_refused_and_changes_nothing() {
     let (mut registry, now) = connected();
     assert_eq!(resume(&mut registry, 3, 5, now), Got::Bound(1));
     registry.register(&registration(1, 4), session(4), 4, None, now).unwrap();
