@@ -2,6 +2,8 @@
 
 mod callers;
 mod life;
+#[path = "../support/load.rs"]
+mod load;
 #[path = "../support/process.rs"]
 mod process;
 mod sandbox;

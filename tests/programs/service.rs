@@ -1,6 +1,6 @@
-//! A local service behind an agent: bytes that can be checked, bodies that never end, and a mirror.
+//! A local service behind an agent: bodies that can be checked, bodies that never end, and a mirror.
 
-use std::{convert::Infallible, iter, net::SocketAddr, sync::LazyLock};
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{
     Json, Router,
@@ -10,27 +10,16 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{StreamExt, stream};
-use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
 };
 
+use crate::load::{check, load};
+
 /// How much goes each way: enough for every window and buffer to be used many times.
 pub(crate) const LOAD: usize = if cfg!(debug_assertions) { 32 << 20 } else { 200 << 20 };
-
-/// Random bytes. The length is a prime, so that no chunk, frame or window begins where another did.
-static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
-    let mut x = 0x9e37_79b9_7f4a_7c15u64;
-    let next = iter::repeat_with(|| {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        (x >> 32) as u8
-    });
-    next.take(1_000_003).collect()
-});
 
 /// A running service.
 pub(crate) struct Service {
@@ -53,33 +42,6 @@ impl Service {
 pub(crate) fn serve_unix(path: &std::path::Path) {
     let (events, _) = mpsc::unbounded_channel();
     tokio::spawn(axum::serve(UnixListener::bind(path).unwrap(), router(events)).into_future());
-}
-
-/// A body of `length` bytes that [`Check`] knows.
-pub(crate) fn load(length: usize) -> Body {
-    let whole = iter::repeat_n(BLOCK.clone(), length / BLOCK.len());
-    let chunks = whole.chain([BLOCK.slice(..length % BLOCK.len())]);
-    Body::from_stream(stream::iter(chunks.map(Ok::<_, Infallible>)))
-}
-
-/// Whether a body is what [`load`] sends, byte for byte.
-pub(crate) async fn check<B>(mut body: B) -> Result<usize, String>
-where
-    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Unpin,
-{
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.map_err(|why| format!("after {length} bytes: {why:?}"))?.into_data() else { continue };
-        while !data.is_empty() {
-            let expected = &BLOCK[length % BLOCK.len()..];
-            let part = data.split_to(data.len().min(expected.len()));
-            if part != expected[..part.len()] {
-                return Err(format!("after {length} bytes: other bytes"));
-            }
-            length += part.len();
-        }
-    }
-    Ok(length)
 }
 
 fn router(events: mpsc::UnboundedSender<&'static str>) -> Router {

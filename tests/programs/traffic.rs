@@ -10,8 +10,9 @@ use tokio::time::timeout;
 
 use crate::{
     Gateway,
+    load::{check, load},
     process::DEADLINE,
-    service::{LOAD, Service, check, load, serve_unix},
+    service::{LOAD, Service, serve_unix},
     text,
 };
 
