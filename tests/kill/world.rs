@@ -1,0 +1,73 @@
+//! A gateway and an agent that reach each other through a proxy which breaks their links.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{Router, body::Body, serve::ListenerExt};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use revdial::{
+    agent::{Agent, AgentStatus, Listener},
+    connector::RevDialConnector,
+    connman::{ConnectionManager, TunnelEvent},
+    proto::SessionConfig,
+    server::{RevDialLayer, SharedBearer},
+};
+use tokio::{net::TcpListener, time::timeout};
+
+use crate::{PATIENCE, chaos::Chaos, plan::Cut};
+
+const TOKEN: &str = "token";
+
+/// All that is between a caller and a service: a connected agent `a` and how it is reached.
+pub(crate) struct World {
+    /// Asks `http://a/`.
+    pub(crate) client: Client<RevDialConnector, Body>,
+    pub(crate) chaos: Chaos,
+    events: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl World {
+    /// A world whose links break by this plan, and the agent's listener.
+    pub(crate) async fn new<P>(plan: P, session: SessionConfig) -> (Self, Listener)
+    where
+        P: IntoIterator<Item = Cut, IntoIter: Send + 'static>,
+    {
+        let events = Arc::<Mutex<Vec<_>>>::default();
+        let seen = Arc::clone(&events);
+        let observer = move |event: &TunnelEvent| seen.lock().unwrap().push(event.name());
+        let connman = ConnectionManager::builder().observer(observer).build();
+        let layer = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap());
+        let app = Router::new().layer(layer.session(session.clone()).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let chaos = Chaos::start(listener.local_addr().unwrap(), plan).await;
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+        tokio::spawn(axum::serve(listener, app).into_future());
+
+        let agent = Agent::builder(format!("http://{}", chaos.addr), "a").token(TOKEN).session(session);
+        let agent = agent.build().unwrap();
+        let mut status = agent.status();
+        let (listener, run) = agent.listen();
+        tokio::spawn(run);
+        timeout(PATIENCE, status.wait_for(AgentStatus::is_connected)).await.expect("a tunnel").unwrap();
+        let client = Client::builder(TokioExecutor::new()).build(RevDialConnector::new(connman));
+        (Self { client, chaos, events }, listener)
+    }
+
+    /// The same with an axum app behind the agent.
+    pub(crate) async fn serving<P>(plan: P, session: SessionConfig, router: Router) -> Self
+    where
+        P: IntoIterator<Item = Cut, IntoIter: Send + 'static>,
+    {
+        let (world, listener) = Self::new(plan, session).await;
+        tokio::spawn(axum::serve(listener, router).into_future());
+        world
+    }
+
+    /// Asserts that since the first link there is one session, whatever became of its links.
+    pub(crate) fn assert_one_session(&self) {
+        let events = self.events.lock().unwrap();
+        let (first, rest) = events.split_first().expect("an agent came");
+        assert_eq!(*first, "connected");
+        let harmless = |event: &&str| matches!(*event, "lost" | "reconnected" | "resumed");
+        assert!(rest.iter().all(harmless), "{events:?}");
+    }
+}
