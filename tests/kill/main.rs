@@ -12,12 +12,18 @@
 
 #[path = "../support/chaos.rs"]
 mod chaos;
+mod dials;
+mod halves;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/plan.rs"]
 mod plan;
 mod proxy;
+mod silence;
+mod ticks;
 mod transfer;
+#[path = "../../examples/sandbox/websocket.rs"]
+mod websocket;
 mod world;
 
 use std::time::Duration;

@@ -5,20 +5,26 @@ use std::sync::{Arc, Mutex};
 use axum::{Router, body::Body, serve::ListenerExt};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use revdial::{
+    AgentKey, Error, TargetName, TunnelStream,
     agent::{Agent, AgentStatus, Listener},
     connector::RevDialConnector,
     connman::{ConnectionManager, TunnelEvent},
     proto::SessionConfig,
     server::{RevDialLayer, SharedBearer},
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
-use crate::{PATIENCE, chaos::Chaos, plan::Cut};
+use crate::{
+    PATIENCE,
+    chaos::Chaos,
+    plan::{Cut, How},
+};
 
 const TOKEN: &str = "token";
 
 /// All that is between a caller and a service: a connected agent `a` and how it is reached.
 pub(crate) struct World {
+    pub(crate) connman: ConnectionManager,
     /// Asks `http://a/`.
     pub(crate) client: Client<RevDialConnector, Body>,
     pub(crate) chaos: Chaos,
@@ -48,8 +54,8 @@ impl World {
         let (listener, run) = agent.listen();
         tokio::spawn(run);
         timeout(PATIENCE, status.wait_for(AgentStatus::is_connected)).await.expect("a tunnel").unwrap();
-        let client = Client::builder(TokioExecutor::new()).build(RevDialConnector::new(connman));
-        (Self { client, chaos, events }, listener)
+        let client = Client::builder(TokioExecutor::new()).build(RevDialConnector::new(connman.clone()));
+        (Self { connman, client, chaos, events }, listener)
     }
 
     /// The same with an axum app behind the agent.
@@ -60,6 +66,19 @@ impl World {
         let (world, listener) = Self::new(plan, session).await;
         tokio::spawn(axum::serve(listener, router).into_future());
         world
+    }
+
+    /// Opens a stream without HTTP.
+    pub(crate) fn dial(&self) -> JoinHandle<Result<TunnelStream, Error>> {
+        let key: AgentKey = "a".parse().unwrap();
+        tokio::spawn(self.connman.dial(&key, &TargetName::default()))
+    }
+
+    /// Breaks the link that there is.
+    pub(crate) async fn cut(&self, how: How) {
+        let before = self.chaos.counts().cuts;
+        self.chaos.cut_now(how);
+        self.chaos.until(|counts| counts.cuts > before).await;
     }
 
     /// Asserts that since the first link there is one session, whatever became of its links.
