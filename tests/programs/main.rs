@@ -1,14 +1,20 @@
 //! The programs as their users have them: separate processes, talked to over sockets.
 
 mod callers;
+#[path = "../support/chaos.rs"]
+#[expect(dead_code, reason = "the kill tests use the rest")]
+mod chaos;
 mod life;
 #[path = "../support/load.rs"]
 mod load;
+#[path = "../support/plan.rs"]
+mod plan;
 #[path = "../support/process.rs"]
 mod process;
 mod sandbox;
 mod service;
 mod settings;
+mod survive;
 mod traffic;
 mod tunnel;
 

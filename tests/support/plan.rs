@@ -59,7 +59,8 @@ pub(crate) struct Plan {
 /// One cut in so many is early: it falls inside the upgrade, HELLO, WELCOME or the first message behind them.
 const EARLY_ONE_IN: u64 = 8;
 
-/// Where early cuts fall, counted with the bulk or against it, where a handshake has no more bytes than that.
+/// Where early cuts fall at the latest, counted with the bulk, and against it, where bytes are few. A handshake has
+/// about 400 each way.
 const EARLY: u64 = 2_000;
 const EARLY_AGAINST: u64 = 1_000;
 
@@ -84,6 +85,12 @@ impl Plan {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % most + 1
     }
+
+    /// The same, and low numbers more often than high ones.
+    fn draw_low(&mut self, most: u64) -> u64 {
+        let most = self.draw(most);
+        self.draw(most)
+    }
 }
 
 impl Iterator for Plan {
@@ -94,9 +101,9 @@ impl Iterator for Plan {
         let early = self.draw(EARLY_ONE_IN) == 1;
         let (after_bytes, way) = match self.draw(3) {
             _ if self.in_vain == MOST_IN_VAIN => (PROGRESS + self.draw(2 * self.mean - PROGRESS), self.bulk),
-            1 if early => (self.draw(EARLY_AGAINST), self.bulk.back()),
-            2 if early => (self.draw(EARLY), Way::Both),
-            _ if early => (self.draw(EARLY), self.bulk),
+            1 if early => (self.draw_low(EARLY_AGAINST), self.bulk.back()),
+            2 if early => (self.draw_low(EARLY), Way::Both),
+            _ if early => (self.draw_low(EARLY), self.bulk),
             1 => (self.draw(2 * self.mean), Way::Both),
             _ => (self.draw(2 * self.mean), self.bulk),
         };
