@@ -33,6 +33,8 @@ pub(super) struct Words {
     last: Option<Bytes>,
     code: CloseCode,
     reason: Arc<str>,
+    /// For how long.
+    within: Duration,
 }
 
 impl Outcome {
@@ -51,10 +53,11 @@ impl Outcome {
         Self::close(LinkEnd::Superseded, CloseCode::STALE, "a newer link took over".into(), None)
     }
 
-    /// The peer was not heard in time.
+    /// The peer was not heard in time. It may hear this side all the same, but is not waited for any longer.
     pub(super) fn dead() -> Self {
         metrics::record_dead_peer();
-        Self::close(LinkEnd::Dead, CloseCode::DEAD_PEER, "nothing was heard in time".into(), None)
+        let (code, reason) = (CloseCode::DEAD_PEER, "nothing was heard in time".into());
+        Self { end: LinkEnd::Dead, close: Some(Words { last: None, code, reason, within: Duration::ZERO }) }
     }
 
     fn violation(code: CloseCode, rule: Arc<str>, last: Option<Bytes>) -> Self {
@@ -79,7 +82,7 @@ impl Outcome {
     }
 
     fn close(end: LinkEnd, code: CloseCode, reason: Arc<str>, last: Option<Bytes>) -> Self {
-        Self { end, close: Some(Words { last, code, reason }) }
+        Self { end, close: Some(Words { last, code, reason, within: CLOSE_WITHIN }) }
     }
 }
 
@@ -89,7 +92,8 @@ pub(super) struct Farewell(Pin<Box<dyn Future<Output = ()> + Send>>);
 impl Farewell {
     /// Says `words` on `link`, then drops it.
     pub(super) fn new(mut link: MessageLink, words: Words) -> Self {
-        Self(Box::pin(async move { close(&mut link, words.last, words.code, &words.reason).await }))
+        let Words { last, code, reason, within } = words;
+        Self(Box::pin(async move { close_within(within, &mut link, last, code, &reason).await }))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -105,6 +109,11 @@ impl fmt::Debug for Farewell {
 
 /// Sends `last`, closes the WebSocket with `code` and waits for the peer's end; one second at most for all of it.
 pub(super) async fn close(link: &mut MessageLink, last: Option<Bytes>, code: CloseCode, reason: &str) {
+    close_within(CLOSE_WITHIN, link, last, code, reason).await;
+}
+
+/// The same within a time; zero is for as much as can be said without waiting.
+async fn close_within(within: Duration, link: &mut MessageLink, last: Option<Bytes>, code: CloseCode, reason: &str) {
     let farewell = async {
         // Where the last message fails, the close frame does too, and there is nobody to tell.
         if let Some(last) = last
@@ -112,9 +121,9 @@ pub(super) async fn close(link: &mut MessageLink, last: Option<Bytes>, code: Clo
         {
             return;
         }
-        link.close(sendable(code), reason, CLOSE_WITHIN).await;
+        link.close(sendable(code), reason, within).await;
     };
-    let _ = tokio::time::timeout(CLOSE_WITHIN, farewell).await;
+    let _ = tokio::time::timeout(within, farewell).await;
 }
 
 /// A message of number 0 that holds nothing but CLOSE.
