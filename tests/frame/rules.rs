@@ -6,7 +6,7 @@ use revdial::{
     frame::{
         Bounds, CloseCode, DecodeErrorKind as Kind, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL,
         MAX_LABELS, MAX_MESSAGE, MAX_METADATA, MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, Metadata,
-        ResetCode, Welcome, decode,
+        ResetCode, SessionId, Welcome, decode,
     },
 };
 
@@ -272,6 +272,21 @@ fn m24_a_welcome_is_resumed_or_not() {
     assert!(welcome_with(1, &[]).unwrap().resumed);
     assert_eq!(welcome_with(2, &[]), Err(Kind::Flag));
     assert_eq!(welcome_with(255, &[]), Err(Kind::Flag));
+}
+
+#[test]
+fn m43_session_ids_differ_in_any_byte_and_are_shown_by_no_debug() {
+    let id = SessionId::new([0xa5; 16]);
+    assert_eq!(id, SessionId::new([0xa5; 16]));
+    for at in 0..16 {
+        let mut bytes = [0xa5; 16];
+        bytes[at] ^= 1;
+        assert_ne!(id, SessionId::new(bytes), "{at}");
+    }
+    let mut hello = Hello::new(instance(), Bounds::default());
+    hello.session = id;
+    let shown = format!("{id:?} {hello:?} {:#?}", Welcome::new(id, 1, Bounds::default(), 0));
+    assert!(!["165", "a5", "A5"].iter().any(|digits| shown.contains(digits)), "{shown}");
 }
 
 #[test]
