@@ -102,8 +102,10 @@ fn the_specification_shows_the_same_bytes() {
 
 #[test]
 fn the_rules_are_numbered_without_a_gap() {
+    // A rule that came later stands where it belongs, and has the next number.
     let rules = PROTOCOL.lines().filter_map(|line| line.strip_prefix("- [M-")?.split_once(']'));
-    let numbers: Vec<usize> = rules.map(|(number, _)| number.parse().unwrap()).collect();
+    let mut numbers: Vec<usize> = rules.map(|(number, _)| number.parse().unwrap()).collect();
     assert!(numbers.len() > 50);
+    numbers.sort_unstable();
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
 }
