@@ -37,6 +37,9 @@ impl World {
     where
         P: IntoIterator<Item = Cut, IntoIter: Send + 'static>,
     {
+        // With RUST_LOG set, a test that fails shows what both sides said.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
         let events = Arc::<Mutex<Vec<_>>>::default();
         let seen = Arc::clone(&events);
         let observer = move |event: &TunnelEvent| seen.lock().unwrap().push(event.name());

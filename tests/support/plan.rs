@@ -64,10 +64,11 @@ const EARLY_ONE_IN: u64 = 8;
 const EARLY: u64 = 2_000;
 const EARLY_AGAINST: u64 = 1_000;
 
-/// A connection that carries as much has the handshake and a whole message behind it.
+/// A connection that passes as much has the handshake and a whole message behind it. If it is then closed: a reset
+/// destroys all that the peer's window had no room for yet, and a message may be larger than that.
 const PROGRESS: u64 = 128 * 1024;
 
-/// So many cuts in a row may come before that: a session ends by design when ten attaches brought nothing.
+/// So many cuts in a row may bring nothing through: a session ends by design when ten attaches did.
 const MOST_IN_VAIN: u32 = 8;
 
 impl Plan {
@@ -98,17 +99,17 @@ impl Iterator for Plan {
 
     fn next(&mut self) -> Option<Cut> {
         self.left = self.left.checked_sub(1)?;
-        let early = self.draw(EARLY_ONE_IN) == 1;
+        let (in_time, early) = (self.in_vain < MOST_IN_VAIN, self.draw(EARLY_ONE_IN) == 1);
         let (after_bytes, way) = match self.draw(3) {
-            _ if self.in_vain == MOST_IN_VAIN => (PROGRESS + self.draw(2 * self.mean - PROGRESS), self.bulk),
+            _ if !in_time => (PROGRESS + self.draw(2 * self.mean - PROGRESS), self.bulk),
             1 if early => (self.draw_low(EARLY_AGAINST), self.bulk.back()),
             2 if early => (self.draw_low(EARLY), Way::Both),
             _ if early => (self.draw_low(EARLY), self.bulk),
             1 => (self.draw(2 * self.mean), Way::Both),
             _ => (self.draw(2 * self.mean), self.bulk),
         };
-        self.in_vain = if after_bytes < PROGRESS { self.in_vain + 1 } else { 0 };
-        let how = if self.draw(2) == 1 { How::Reset } else { How::Close };
+        let how = if in_time && self.draw(2) == 1 { How::Reset } else { How::Close };
+        self.in_vain = if after_bytes >= PROGRESS && how == How::Close { 0 } else { self.in_vain + 1 };
         Some(Cut { after_bytes, way, how })
     }
 }
