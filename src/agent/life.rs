@@ -1,6 +1,7 @@
 //! One session of an agent, from its WELCOME to its end, over all its links.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,7 +10,7 @@ use std::{
 
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -22,7 +23,7 @@ use super::{
     status::AgentStatus,
 };
 use crate::{
-    frame::{CloseCode, Hello},
+    frame::{CloseCode, Hello, ResetCode},
     key::Epoch,
     link::{LinkEnd, MessageLink},
     mux::{BindError, Driver, MuxTunnel, PeerDrain, establish},
@@ -141,6 +142,7 @@ impl Life {
         if let Some(pump) = self.pump.take() {
             pump.await;
         }
+        self.tunnel.reset_all(ResetCode::SHUTDOWN, "the agent shuts down");
         self.tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
         if self.tunnel.up_since().is_some() {
             // A peer that acks nothing any more must not hold this up.
@@ -179,24 +181,26 @@ impl Links {
         loop {
             let since = Instant::now();
             self.tell(AgentStatus::Connected { since });
-            let end = driver.await;
+            let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
             let tunnel = &self.tunnel.0;
             let past = Past { progress: tunnel.progress(), stood: since.elapsed() };
             let ended = tunnel.ended();
             info!(key = %self.hello_key(), ?end, ?ended, stood = ?past.stood, "the link ended");
             let setback = Setback::by_end(end, ended.as_ref());
             if ended.is_some() || setback.forked || self.hold.is_zero() {
+                driver.await;
                 return self.depart(setback, past, None);
             }
-            driver = match self.attach(setback, past).await {
+            driver = match self.attach(driver, setback, past).await {
                 Ok(driver) => driver,
                 Err(departed) => return *departed,
             };
         }
     }
 
-    /// Gets the session a new link, as long as it is held.
-    async fn attach(&mut self, mut setback: Setback, mut past: Past) -> Result<Driver, Box<Departed>> {
+    /// Gets the session a new link, as long as it is held. Until then, and no longer, `old` has time for its farewell.
+    async fn attach(&mut self, old: Driver, mut setback: Setback, mut past: Past) -> Result<Driver, Box<Departed>> {
+        let mut old = Some(old);
         let deadline = far(Instant::now(), self.hold);
         loop {
             let replaced = self.tunnel.0.peer_drain().is_some_and(|drain| drain.code == CloseCode::REPLACED);
@@ -209,7 +213,11 @@ impl Links {
             self.teller.setback(&setback, delay, self.is_current());
             let mut moved_on = self.moved_on.clone();
             let attempt = async {
-                sleep(delay).await;
+                let until = Instant::now() + delay;
+                if let Some(old) = old.take() {
+                    let _ = timeout_at(until, old).await;
+                }
+                sleep_until(until).await;
                 self.tell(AgentStatus::Connecting);
                 let has = self.tunnel.0.received();
                 self.teller.server.attach(&mut self.attempts, &self.hello, has).await

@@ -87,6 +87,19 @@ impl Driver {
         };
         Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
     }
+
+    /// Ready with the link's end as soon as the session is free for another one. The link's farewell is left, for which
+    /// the driver is to be awaited; dropped, it says no more.
+    pub(crate) fn poll_unbound(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
+        if let Some(driving) = &mut self.driving {
+            let ControlFlow::Break(outcome) = driving.poll(cx) else { return Poll::Pending };
+            self.end = outcome.end;
+            metrics::record_close(outcome.end.as_str());
+            let link = self.driving.take().map(|driving| driving.link);
+            self.farewell = link.zip(outcome.close).map(|(link, words)| Farewell::new(link, words));
+        }
+        Poll::Ready(self.end)
+    }
 }
 
 impl Future for Driver {
@@ -94,14 +107,7 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LinkEnd> {
         let this = self.get_mut();
-        if let Some(driving) = &mut this.driving {
-            let ControlFlow::Break(outcome) = driving.poll(cx) else { return Poll::Pending };
-            this.end = outcome.end;
-            metrics::record_close(outcome.end.as_str());
-            // Unbound before the farewell: whoever waits for the session need not wait for the peer's last read.
-            let link = this.driving.take().map(|driving| driving.link);
-            this.farewell = link.zip(outcome.close).map(|(link, words)| Farewell::new(link, words));
-        }
+        ready!(this.poll_unbound(cx));
         if let Some(farewell) = &mut this.farewell {
             ready!(farewell.poll(cx));
             this.farewell = None;

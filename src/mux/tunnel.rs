@@ -118,6 +118,12 @@ impl MuxTunnel {
         });
     }
 
+    /// Has the peer see every stream reset that still runs; here they fail since this side goes down.
+    #[cfg(feature = "agent")]
+    pub(crate) fn reset_all(&self, code: ResetCode, reason: &str) {
+        self.shared.with(|state| state.session.reset_all(code, reason));
+    }
+
     /// Tells the peer to open nothing new here and to connect anew after a random part of `jitter`; what still runs
     /// at the deadline is cut off by whoever calls this.
     pub(crate) fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {

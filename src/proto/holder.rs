@@ -1,7 +1,7 @@
 //! What the holders of streams ask and do, and how they come to be woken.
 
 use super::{
-    error::{OpenError, StreamError},
+    error::{OpenError, SessionEnd, StreamError},
     event::Event,
     replay::Replay,
     session::{Incoming, Opened, Role, Session},
@@ -92,6 +92,28 @@ impl Session {
             self.reap(id);
         } else {
             self.remove(id);
+        }
+    }
+
+    /// Resets every stream that still runs, held or not: the peer sees `code`, here they fail with
+    /// [`SessionEnd::Shutdown`]. Handles stay, and are to be given up.
+    pub fn reset_all(&mut self, code: ResetCode, reason: &str) {
+        if self.ended.is_some() {
+            return;
+        }
+        let ids: Vec<StreamId> = self.streams.iter_mut().map(|(id, _)| id).collect();
+        for id in ids {
+            let untaken = self.streams.withdraw_incoming(id);
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            stream.held &= !untaken;
+            let answered = stream.phase != Phase::Queued;
+            let over = stream.send.is_done() && stream.recv.is_done();
+            if answered && !over && stream.due.reset.is_none() {
+                stream.due.reset = Some(Box::new((code, reason.to_owned())));
+            }
+            self.fail_stream(id, &StreamError::Session(SessionEnd::Shutdown));
+            self.has_control(id);
+            self.reap(id);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What happens after the 101, from top to bottom: the life of one link on the server.
 
-use std::{fmt, pin::pin, time::Duration};
+use std::{fmt, future::poll_fn, pin::pin, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -80,15 +80,18 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     }
     drop(permit);
     tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), resumed, "link up");
-    let end = drive(Driver::new(link, bound), &tunnel, &lease, expiry).await;
+    let mut driver = Driver::new(link, bound);
+    let end = drive(&mut driver, &tunnel, &lease, expiry).await;
     tracing::debug!(?end, "link down");
+    // Before the farewell: the agent may be back meanwhile.
     lease.lost(end);
+    driver.await;
     Ok(())
 }
 
-/// Drives the link to its end, and meanwhile hears the agent say that it drains, and sees the credentials expire.
-async fn drive(driver: Driver, tunnel: &Tunnel, lease: &Lease, expiry: Option<Instant>) -> LinkEnd {
-    let mut driver = pin!(driver);
+/// Drives the link until it is not the bound one any more, and meanwhile hears the agent say that it drains, and sees the credentials expire.
+async fn drive(driver: &mut Driver, tunnel: &Tunnel, lease: &Lease, expiry: Option<Instant>) -> LinkEnd {
+    let mut driver = poll_fn(|cx| driver.poll_unbound(cx));
     let mut drains = pin!(tunnel.agent_drains().fuse());
     let mut expires = pin!(at(expiry).fuse());
     loop {

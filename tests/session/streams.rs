@@ -2,7 +2,7 @@
 
 use revdial::{
     frame::{Bounds, CloseCode, Frame, Metadata, ResetCode, StreamId},
-    proto::{Event, OpenError, Opened, Read, Role, SessionConfig, StreamError},
+    proto::{Event, OpenError, Opened, Read, Role, SessionConfig, SessionEnd, StreamError},
 };
 
 use crate::hand::{Hand, ROLES, data, frames, id, open_frame};
@@ -165,6 +165,28 @@ fn m62_giving_an_incoming_stream_up_refuses_it() {
     let cancelled = Frame::Reset { stream: one, code: ResetCode::CANCELLED, reason: String::new() };
     assert_eq!(hand.hear(), [cancelled, reset(two, ResetCode::TARGET_UNKNOWN)]);
     assert_eq!(hand.session.stats().streams, 0);
+}
+
+#[test]
+fn b85_a_side_that_goes_down_resets_what_still_runs_and_keeps_nothing_of_it() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let held = hand.open();
+        let mut resets = vec![Frame::Reset { stream: held, code: ResetCode::SHUTDOWN, reason: "down".into() }];
+        if role == Role::Agent {
+            hand.say(&[open_frame(9)]).unwrap(); // nobody takes it
+            resets.push(Frame::Reset { stream: id(9), code: ResetCode::SHUTDOWN, reason: "down".into() });
+        }
+        hand.hear();
+        hand.session.reset_all(ResetCode::SHUTDOWN, "down");
+        assert_eq!(hand.hear(), resets);
+        assert_eq!(hand.read(held), Err(StreamError::Session(SessionEnd::Shutdown)));
+        assert!(hand.session.incoming().is_none());
+        hand.session.detach(held);
+        assert_eq!(hand.session.stats().streams, 0);
+        hand.session.reset_all(ResetCode::SHUTDOWN, "down");
+        assert_eq!(hand.hear(), [], "again it is nothing");
+    }
 }
 
 #[test]
