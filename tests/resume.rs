@@ -1,18 +1,41 @@
-//! Sessions over links that break: exactly once and in order, by thousands of random operation lists.
+//! Sessions over links that break: exactly once and in order, by thousands of random operation lists on a pair, and by
+//! thousands of seeds of a world with a server, agents and all that can go wrong between them.
+//!
+//! A failure prints its seed. `WORLD_SEED=n cargo test --test resume -- --nocapture` runs one world alone, and tells
+//! what happens in it; `WORLD_SEEDS=n` runs so many.
 
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "support/world/mod.rs"]
+mod world;
+
+use std::{env, panic};
 
 /// Operation lists a run; each is drawn from its number, so that a failure can be replayed by it.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
 
+/// Worlds a run.
+const WORLDS: u64 = if cfg!(debug_assertions) { 400 } else { 20_000 };
+
 #[test]
 fn streams_survive_any_cuts_exactly_once_and_in_order() {
-    for seed in 0..SEEDS {
-        let data = bytes_of(seed);
-        if let Err(panic) = std::panic::catch_unwind(|| pair::run(&data)) {
+    for_seeds(SEEDS, |seed| pair::run(&bytes_of(seed)));
+}
+
+#[test]
+fn sessions_keep_their_promises_in_a_world_that_is_against_them() {
+    let number = |name| env::var(name).ok().map(|text| text.parse().expect("a number"));
+    if let Some(seed) = number("WORLD_SEED") {
+        return world::run(seed, true);
+    }
+    for_seeds(number("WORLD_SEEDS").unwrap_or(WORLDS), |seed| world::run(seed, false));
+}
+
+fn for_seeds(seeds: u64, run: fn(u64)) {
+    for seed in 0..seeds {
+        if let Err(panic) = panic::catch_unwind(|| run(seed)) {
             eprintln!("seed {seed} fails");
-            std::panic::resume_unwind(panic);
+            panic::resume_unwind(panic);
         }
     }
 }

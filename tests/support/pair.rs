@@ -423,11 +423,11 @@ pub(crate) fn frames(message: Bytes) -> Vec<Frame> {
 }
 
 /// After how many bytes the pattern repeats itself: a prime, so that no buffer's size is a multiple of it.
-const PERIOD: usize = 65_521;
+pub(crate) const PERIOD: usize = 65_521;
 
 /// Bytes from an offset of a stream's direction on, a period of them: they differ between streams, directions and
 /// neighbours. Cut from a table, since most of the time of a run would go into making them.
-fn pattern(id: StreamId, side: Side, at: u64) -> &'static [u8] {
+pub(crate) fn pattern(id: StreamId, side: Side, at: u64) -> &'static [u8] {
     static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let byte = |at: usize| ((at % PERIOD) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         (0..2 * PERIOD).map(|at| byte(at) as u8).collect()
