@@ -155,6 +155,7 @@ impl World {
         }
         self.settle();
         self.run_until(self.now + TICK); // also the last acks leave
+        self.records.values().for_each(|record| self.seen.add(&record.seen));
         for at in self.everywhere() {
             let (now, config) = (self.now, self.swarm.server.clone());
             let (end, record) = self.end_mut(at).expect("a side of a session");

@@ -14,9 +14,9 @@ use super::{
     ledger::{Cause, Serial, id_of},
     life::CLOSE_WITHIN,
     link::{Item, Link, LinkId, Wire},
-    server::alone,
     swarm::Fault,
     traffic::At,
+    words::alone,
 };
 use crate::pair::Side;
 
@@ -51,7 +51,7 @@ impl World {
                 }
             }
             Fault::Fruitless => {
-                self.fruitless = 6 + which % 8;
+                self.fruitless = 9 + which % 6;
                 if let Some(id) = self.some_link() {
                     self.cut(id);
                 }
@@ -181,10 +181,10 @@ impl World {
         }
         let linked = agent.lives[0].link;
         let Some(life) = agent.lives[0].copy(self.now, hold) else { return };
-        let (key, instance, serial) = (agent.key, agent.instance, life.end.serial);
+        let (key, instance, begin, serial) = (agent.key, agent.instance, agent.begin, life.end.serial);
         self.add_agent(key, Duration::ZERO);
         let copy = &mut self.agents[new];
-        (copy.instance, copy.begin) = (instance, None);
+        (copy.instance, copy.begin) = (instance, begin);
         copy.lives.push(life);
         self.rivals.push(key);
         let bound = self.server.sessions.get(&serial).is_some_and(|held| held.link.is_some());

@@ -8,6 +8,7 @@ use super::{
     World,
     ledger::Serial,
     link::{Item, LinkId, ServerEnd},
+    seen::What,
     traffic::At,
 };
 
@@ -126,6 +127,7 @@ impl World {
         if held.end.session.ended().is_some() {
             self.on_server_ended(serial);
         } else if let Some(link) = held.link.filter(|_| asks.dead) {
+            self.seen.see(What::Dead);
             self.on_server_lost(link, Some(CloseCode::DEAD_PEER));
         } else if let Some((_, drain, _)) = asks.drains {
             self.on_agent_drains(serial, drain);

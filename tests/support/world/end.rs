@@ -12,7 +12,10 @@ use revdial::{
     proto::{Event, Role, Session, SessionConfig, SessionEnd, Violation},
 };
 
-use super::ledger::{Cause, Record, Serial};
+use super::{
+    ledger::{Cause, Record, Serial},
+    seen::What,
+};
 use crate::pair::Side;
 
 /// What a handle may wait for.
@@ -233,6 +236,9 @@ impl End {
             self.detach(record, id);
         }
         let stats = self.session.stats();
+        if stats.replayed_bytes > 0 {
+            record.seen.see(What::Replayed);
+        }
         let left = (stats.streams, stats.buffered_bytes, stats.unread_bytes, self.session.poll_timeout());
         assert_eq!(left, (0, 0, 0, None), "{:?} is left of an ended session", self.side);
     }

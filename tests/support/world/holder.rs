@@ -10,6 +10,7 @@ use revdial::{
 use super::{
     end::{End, Handle, Wait},
     ledger::Record,
+    seen::What,
 };
 use crate::pair::{PERIOD, Side, pattern};
 
@@ -56,6 +57,7 @@ impl End {
             }
             Ok(None) => {
                 self.parked.insert((id, Wait::Write));
+                record.seen.see(What::Blocked);
                 0
             }
             Err(error) => {
@@ -95,7 +97,9 @@ impl End {
             Ok(Read::End) => {
                 let whole = told.finished && told.written == at;
                 assert!(whole || !sure, "an end of {id:?} from {from:?} at {at} of {told:?}");
-                handle.ended = true;
+                if !std::mem::replace(&mut handle.ended, true) {
+                    record.seen.see(What::Ended);
+                }
                 0
             }
             Err(error) => {

@@ -101,7 +101,10 @@ impl World {
                 held.end.close(code, SessionEnd::Replaced, Cause::DrainOver);
             }
             Place::Leaving { code, .. } => held.end.close(code, SessionEnd::Shutdown, Cause::DrainOver),
-            Place::Current { .. } | Place::Grace { .. } => held.end.end(SessionEnd::Lost, Cause::Expired),
+            Place::Current { .. } | Place::Grace { .. } => {
+                self.server.expired = Some((serial, self.now));
+                held.end.end(SessionEnd::Lost, Cause::Expired);
+            }
         }
         self.on_server_ended(serial);
     }

@@ -10,6 +10,7 @@ use revdial::{
     proto::{SessionEnd, StreamError},
 };
 
+use super::seen::{Seen, What};
 use crate::pair::Side;
 
 /// Which session, of all that there were.
@@ -64,6 +65,7 @@ pub(crate) struct Record {
     pub(crate) copied: bool,
     /// Both have had the server's link: anything may be in it, and 4420 is what mostly comes of it.
     pub(crate) forked: bool,
+    pub(crate) seen: Seen,
 }
 
 /// One stream.
@@ -126,13 +128,16 @@ impl Record {
     pub(crate) fn bind(&mut self, holder: usize) {
         if self.copied {
             self.holders.insert(holder);
-            self.forked |= self.holders.len() > 1;
+            if self.holders.len() > 1 && !std::mem::replace(&mut self.forked, true) {
+                self.seen.see(What::Forked);
+            }
         }
     }
 
     /// I10: a side's end of the session is over, for a reason that is one.
     pub(crate) fn end(&mut self, side: Side, end: &SessionEnd, cause: Option<Cause>) {
         let other = side.other();
+        self.seen_end(side, end, cause);
         let stated = match (end, cause) {
             _ if self.forked => true,
             // M-46, which `End::up` has checked; no other rule is broken here.
@@ -149,6 +154,23 @@ impl Record {
         self.ended.entry(side).or_insert_with(|| format!("{end:?}, {cause:?}"));
     }
 
+    fn seen_end(&mut self, side: Side, end: &SessionEnd, cause: Option<Cause>) {
+        self.seen.see(match (end, cause) {
+            (SessionEnd::Violation(violation), _) if violation.code() == CloseCode::FLOOD => What::Fruitless,
+            (SessionEnd::Violation(_), _) => What::Mismatch,
+            (_, Some(Cause::Expired)) if side == Side::Server => What::Expired,
+            (_, Some(Cause::Expired)) => What::HeldOut,
+            (_, Some(Cause::Unknown)) => What::Unknown,
+            (_, Some(Cause::Outlived)) => What::Outlived,
+            (_, Some(Cause::Stale)) => What::Stale,
+            (_, Some(Cause::Replaced)) => What::Replaced,
+            (_, Some(Cause::DrainOver)) => What::DrainOver,
+            (SessionEnd::Shutdown, None) if self.asked.contains(&side) => What::ShutDown,
+            (SessionEnd::Replaced, None) if side == Side::Server => What::Drained,
+            _ => return,
+        });
+    }
+
     /// A holder at `side` saw that its stream failed.
     pub(crate) fn failed(
         &mut self,
@@ -158,6 +180,12 @@ impl Record {
         now: Instant,
         later: Option<Instant>,
     ) {
+        match error {
+            StreamError::Reset { .. } => self.seen.see(What::Reset),
+            StreamError::Unanswered => self.seen.see(What::Unanswered),
+            StreamError::Session(_) => self.seen.see(What::Lost),
+            _ => {}
+        }
         if self.forked {
             return;
         }

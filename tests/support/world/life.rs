@@ -12,7 +12,7 @@ use super::{
     end::End,
     ledger::{Cause, Serial},
     link::{Item, LinkId},
-    server::{close_code, ends_session},
+    words::{close_code, ends_session},
 };
 use crate::pair::Side;
 

@@ -170,7 +170,7 @@ impl Link {
     /// The server's side goes likewise.
     pub(crate) fn close(&mut self, now: Instant, code: Option<CloseCode>) {
         if std::mem::replace(&mut self.server, ServerEnd::Closed) != ServerEnd::Closed {
-            self.to_server.abandon();
+            self.to_server.broken = true; // what is under way still arrives, at nobody
             self.to_agent.put(now, code.map_or(Item::Eof, Item::Closed));
         }
     }

@@ -6,19 +6,21 @@
 //! | file | answers |
 //! | --- | --- |
 //! | `swarm`, `random` | what goes wrong under a seed; what it draws |
-//! | `link` | what is under way between an agent and the server |
+//! | `link`, `words` | what is under way between an agent and the server; the first and the last of it |
 //! | `end`, `holder` | what one side of a session does; what the holders of its streams do and see |
 //! | `ledger` | what may be seen of a stream and of a session |
 //! | `server`, `keys` | what the server does with its links; which session a key has |
-//! | `agent`, `life` | when an agent dials; how a session of an agent lives and ends |
+//! | `agent`, `dial`, `life` | when an agent dials; what becomes of a dial; how a session of an agent lives and ends |
 //! | `clock` | what happens next |
 //! | `chaos`, `traffic` | how it goes wrong; what is written and read |
+//! | `seen` | what has happened at all |
 //! | `calm` | what must hold when nothing goes wrong any more |
 
 mod agent;
 mod calm;
 mod chaos;
 mod clock;
+mod dial;
 mod end;
 mod holder;
 mod keys;
@@ -26,9 +28,11 @@ mod ledger;
 mod life;
 mod link;
 mod random;
+mod seen;
 mod server;
 mod swarm;
 mod traffic;
+mod words;
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +43,7 @@ use agent::Agent;
 use ledger::{Record, Serial};
 use link::{Item, Link, LinkId};
 use random::Random;
+pub(crate) use seen::Seen;
 use server::Server;
 use swarm::{Fault, Swarm};
 
@@ -64,11 +69,12 @@ pub(crate) struct World {
     armed: Vec<Fault>,
     /// How much has happened, which is bounded.
     happened: u32,
+    seen: Seen,
     loud: bool,
 }
 
 /// Runs a seed to its end; panics where a promise is broken. `loud`: tells all that happens.
-pub(crate) fn run(seed: u64, loud: bool) {
+pub(crate) fn run(seed: u64, loud: bool) -> Seen {
     let mut world = World::new(seed, loud);
     world.tell(|world| format!("{:?}", world.swarm));
     for _ in 0..world.swarm.steps {
@@ -76,6 +82,7 @@ pub(crate) fn run(seed: u64, loud: bool) {
     }
     world.calm_down();
     world.close_all();
+    world.seen
 }
 
 impl World {
@@ -97,6 +104,7 @@ impl World {
             fruitless: 0,
             armed: Vec::new(),
             happened: 0,
+            seen: Seen::default(),
             loud,
             random,
             swarm,
@@ -110,9 +118,9 @@ impl World {
     /// Some time passes, and somebody does something, or something goes wrong.
     fn step(&mut self) {
         let pause = match self.random.below(100) {
-            0..60 => Duration::ZERO,
-            60..85 => self.random.up_to(Duration::from_millis(60)),
-            85..96 => self.random.up_to(Duration::from_secs(2)),
+            0..70 => Duration::ZERO,
+            70..90 => self.random.up_to(Duration::from_millis(60)),
+            90..98 => self.random.up_to(Duration::from_secs(2)),
             _ => self.random.up_to(Duration::from_secs(20)),
         };
         self.run_until(self.now + pause);

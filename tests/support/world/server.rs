@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use revdial::{
-    frame::{CloseCode, Frame, Hello, InstanceId, MessageHead, Welcome},
+    frame::{CloseCode, Frame, Hello, InstanceId, Welcome},
     proto::{Judgement, Known, SessionEnd, check_hello, judge_attach},
 };
 
@@ -18,9 +18,11 @@ use super::{
     keys::{Place, Vacancy},
     ledger::{Cause, Serial, id_of, serial_of},
     link::{Item, LinkId, ServerEnd},
+    seen::What,
     swarm::Fault,
+    words::{alone, close_code, ends_session, first_frame},
 };
-use crate::pair::{Side, frames};
+use crate::pair::Side;
 
 /// How long a link may take to say HELLO.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -37,6 +39,8 @@ pub(crate) struct Server {
     /// It answers nothing until then.
     pub(crate) down: Instant,
     pub(crate) asleep: Instant,
+    /// Which session expired last, and when.
+    pub(crate) expired: Option<(Serial, Instant)>,
 }
 
 /// A session that the server has.
@@ -56,7 +60,7 @@ pub(crate) struct Held {
 impl Server {
     pub(crate) fn new(now: Instant) -> Self {
         let (sessions, vacancies) = (BTreeMap::new(), BTreeMap::new());
-        Self { numbers: 0, sessions, vacancies, drains: None, down: now, asleep: now }
+        Self { numbers: 0, sessions, vacancies, drains: None, down: now, asleep: now, expired: None }
     }
 }
 
@@ -64,7 +68,7 @@ impl World {
     pub(crate) fn server_receives(&mut self, id: LinkId, item: Item) {
         let link = self.links.get_mut(&id).expect("a link on which something arrives");
         match (link.server, item) {
-            (ServerEnd::Closed, _) => {}
+            (ServerEnd::Closed, _) => {} // I6: it has no effect
             (ServerEnd::Asked, Item::Upgrade) if self.now < self.server.down => {
                 link.to_agent.put(self.now, Item::Unavailable);
                 link.close(self.now, None);
@@ -79,6 +83,9 @@ impl World {
             (ServerEnd::Bound(serial), Item::Message(message)) => {
                 let held = self.server.sessions.get_mut(&serial).expect("the session of a bound link");
                 assert_eq!(held.link, Some(id));
+                if !link.agent_open {
+                    self.seen.see(What::LateMessage);
+                }
                 held.end.hear(self.now, &message, &self.records[&serial]);
             }
             (_, Item::Closed(code)) => self.on_server_lost(id, Some(code)),
@@ -107,11 +114,29 @@ impl World {
         let facts = known
             .map(|held| Known { same_maker: held.key == key && held.principal == principal, attempt: held.attempt });
         let judgement = judge_attach(hello.attempt, is_newest, facts);
+        self.see_expiry(serial, judgement);
         self.check_judgement(id, &hello, judgement);
         match judgement {
             Judgement::Refuse(code) => self.refuse(id, code),
             Judgement::Resume => self.resume(id, serial, &hello, has),
             Judgement::Fresh => self.begin_session(id, number, &hello),
+        }
+    }
+
+    /// The grace of a session ends exactly, and not before.
+    fn see_expiry(&mut self, serial: Serial, judgement: Judgement) {
+        let millisecond = Duration::from_millis(1);
+        let now = self.now;
+        let near = |at: Instant| at.max(now) - at.min(now) <= millisecond;
+        match self.server.sessions.get(&serial).map(|held| held.place) {
+            Some(Place::Grace { until }) if near(until) && judgement == Judgement::Resume => {
+                self.seen.see(What::InTime);
+            }
+            None if self.server.expired.is_some_and(|(gone, at)| gone == serial && near(at)) => {
+                assert_eq!(judgement, Judgement::Fresh);
+                self.seen.see(What::TooLate);
+            }
+            _ => {}
         }
     }
 
@@ -146,6 +171,7 @@ impl World {
         let held = self.server.sessions.get_mut(&serial).expect("it is known");
         let heard = held.end.session.heard();
         let old = held.link.take();
+        self.seen.see(if old.is_some() { What::Fenced } else { What::Resumed });
         if old.is_some() {
             held.end.down(self.now);
         }
@@ -210,6 +236,12 @@ impl World {
     /// Turns a link away on which nothing was agreed.
     fn refuse(&mut self, id: LinkId, code: CloseCode) {
         self.tell(|_| format!("link {id}: refused with {code}"));
+        match code {
+            CloseCode::STALE => self.seen.see(What::Stale),
+            CloseCode::FOREIGN => self.seen.see(What::Foreign),
+            CloseCode::IN_USE => self.seen.see(What::Rejected),
+            _ => {}
+        }
         let link = self.links.get_mut(&id).expect("the link of the HELLO");
         link.to_agent.put(self.now, Item::Message(alone(&Frame::Close { code, reason: String::new() }, 0)));
         link.close(self.now, Some(code));
@@ -258,37 +290,4 @@ impl World {
         }
         held.end.bury(self.now, record);
     }
-}
-
-/// The code for the WebSocket, behind this last message.
-pub(crate) fn close_code(last: Option<Bytes>, end: Option<&SessionEnd>) -> CloseCode {
-    let said = last.into_iter().flat_map(frames).find_map(|frame| match frame {
-        Frame::Close { code, .. } => Some(code),
-        _ => None,
-    });
-    said.unwrap_or(match end {
-        Some(SessionEnd::ClosedByPeer { code, .. }) => *code,
-        Some(SessionEnd::Replaced) => CloseCode::REPLACED,
-        _ => CloseCode::DEAD_PEER,
-    })
-}
-
-/// M-52.
-pub(crate) fn ends_session(code: CloseCode) -> bool {
-    [1000, 1002, 1003, 1009, 4410, 4413, 4420, 4421, 4429].contains(&code.number())
-}
-
-/// A message of number 0 with one frame.
-pub(crate) fn alone(frame: &Frame, received: u64) -> Bytes {
-    let mut message = BytesMut::new();
-    MessageHead { number: 0, received }.encode(&mut message);
-    frame.encode(&mut message);
-    message.freeze()
-}
-
-/// The one frame of a first message, and what its head tells.
-pub(crate) fn first_frame(message: &Bytes) -> (Frame, u64) {
-    let mut all = frames(message.clone());
-    assert_eq!(all.len(), 1, "M-34, M-35: a frame alone");
-    (all.remove(0), super::end::head(message).received)
 }

@@ -123,7 +123,7 @@ impl Swarm {
             events,
             manners,
             rate: random.pick(&[0, 1, 3, 6, 10, 20]).unwrap_or(0),
-            steps: 50 + random.below(350),
+            steps: 50 + random.below(550),
             agents: 1 + random.below(3) / 2,
             max_hold: Duration::from_millis(random.pick(&[0, 1_000, 10_000, 30_000, 30_000, 60_000]).unwrap_or(0)),
             backoff: Duration::from_millis(random.pick(&[250, 5_000, 30_000]).unwrap_or(0)),

@@ -62,14 +62,19 @@ impl World {
         };
         match op {
             0..14 => begin(end, record, now, which),
-            14..24 if hesitates => {}
+            14..24 if end.side == Side::Server || hesitates => end.look(now, record, id),
             14..24 if refuses && end.handles.get(&id).is_some_and(|handle| !handle.accepted) => {
                 end.reset(record, id, ResetCode::TARGET_REFUSED);
             }
-            14..24 => end.accept(now, record, id),
-            24..60 => drop(end.write(now, record, id, written)),
-            60..90 => drop(end.read(now, record, id, read)),
-            90..94 if finishes => end.finish(now, record, id),
+            14..24 => {
+                begin(end, record, now, which);
+                let all: Vec<_> =
+                    end.handles.iter().filter(|(_, handle)| !handle.accepted).map(|(id, _)| *id).collect();
+                all.into_iter().for_each(|id| end.accept(now, record, id));
+            }
+            24..58 => drop(end.write(now, record, id, written)),
+            58..88 => drop(end.read(now, record, id, read)),
+            88..94 if finishes => end.finish(now, record, id),
             94..95 if resets => end.reset(record, id, ResetCode::INTERNAL),
             95..97 if detaches => end.detach(record, id),
             _ => end.look(now, record, id),
