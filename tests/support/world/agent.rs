@@ -143,7 +143,7 @@ impl World {
         let lives: Vec<Serial> = self.agents[ix].lives.iter().map(|life| life.end.serial).collect();
         for serial in lives {
             let Some(life) = self.agents[ix].life(serial) else { continue };
-            life.end.end(end.clone(), cause);
+            life.end.end(&end, cause);
             self.on_life_ended(ix, serial);
         }
         let agent = &mut self.agents[ix];

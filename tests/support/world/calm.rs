@@ -53,7 +53,7 @@ impl World {
             let record = self.records.get_mut(&serial).expect("a record of each session");
             record.forked = true;
             let held = self.server.sessions.get_mut(&serial).expect("one of all");
-            held.end.close(CloseCode::INTERNAL, SessionEnd::Internal, Cause::Forked);
+            held.end.close(CloseCode::INTERNAL, &SessionEnd::Internal, Cause::Forked);
             self.on_server_ended(serial);
         }
     }

@@ -33,14 +33,14 @@ impl World {
                     self.cut(id);
                 }
             }
-            Fault::Silence => self.to_wire(which, |wire| wire.break_behind(wire.len(), None)),
+            Fault::Silence => self.on_wire(which, |wire| wire.break_behind(wire.len(), None)),
             Fault::Stall => {
                 let until = now + self.random.up_to(Duration::from_secs(60));
-                self.to_wire(which, |wire| wire.stall(until));
+                self.on_wire(which, |wire| wire.stall(until));
             }
             Fault::Delay => {
                 let delay = self.random.up_to(Duration::from_secs(5));
-                self.to_wire(which, |wire| wire.latency = delay);
+                self.on_wire(which, |wire| wire.latency = delay);
             }
             Fault::Redial | Fault::LateLink => self.redial(fault == Fault::LateLink),
             Fault::LostHello | Fault::LostWelcome | Fault::LateHello | Fault::NearExpiry => {
@@ -76,7 +76,7 @@ impl World {
         self.random.pick(&all)
     }
 
-    fn to_wire(&mut self, which: usize, strike: impl FnOnce(&mut Wire)) {
+    fn on_wire(&mut self, which: usize, strike: impl FnOnce(&mut Wire)) {
         let Some(link) = self.some_link().and_then(|id| self.links.get_mut(&id)) else { return };
         let wire = if which.is_multiple_of(2) { &mut link.to_server } else { &mut link.to_agent };
         strike(wire);
@@ -126,9 +126,9 @@ impl World {
         for serial in all {
             let held = self.server.sessions.get_mut(&serial).expect("one of all");
             if drained {
-                held.end.close(CloseCode::RESTART, SessionEnd::Shutdown, Cause::DrainOver);
+                held.end.close(CloseCode::RESTART, &SessionEnd::Shutdown, Cause::DrainOver);
             } else {
-                held.end.end(SessionEnd::Lost, Cause::Gone);
+                held.end.end(&SessionEnd::Lost, Cause::Gone);
                 // A process that goes away says nothing.
                 if let Some(link) = held.link.take() {
                     held.end.down(self.now);
@@ -176,7 +176,7 @@ impl World {
     fn copy_agent(&mut self, which: usize) {
         let (ix, new, hold) = (which % self.agents.len(), self.agents.len(), self.swarm.hold());
         let agent = &mut self.agents[ix];
-        if agent.lives.len() != 1 || agent.dial.is_some() || agent.stopped || new >= 12 {
+        if agent.lives.len() != 1 || agent.dial.is_some() || agent.stopped || agent.going.is_some() || new >= 12 {
             return;
         }
         let linked = agent.lives[0].link;

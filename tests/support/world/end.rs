@@ -208,7 +208,7 @@ impl End {
     }
 
     /// Ends it, without a word to the peer.
-    pub(crate) fn end(&mut self, end: SessionEnd, cause: Cause) {
+    pub(crate) fn end(&mut self, end: &SessionEnd, cause: Cause) {
         if self.session.ended().is_none() {
             self.cause = Some(cause);
             self.call(|session| session.end(end.clone()));
@@ -216,7 +216,7 @@ impl End {
     }
 
     /// Ends it with a word to the peer, if there is a link.
-    pub(crate) fn close(&mut self, code: CloseCode, end: SessionEnd, cause: Cause) {
+    pub(crate) fn close(&mut self, code: CloseCode, end: &SessionEnd, cause: Cause) {
         if self.session.ended().is_none() {
             self.cause = Some(cause);
             self.call(|session| session.close(code, "", end.clone()));

@@ -98,12 +98,12 @@ impl World {
         let Some(held) = self.server.sessions.get_mut(&serial) else { return };
         match held.place {
             Place::Leaving { code: code @ (CloseCode::REPLACED | CloseCode::STALE), .. } => {
-                held.end.close(code, SessionEnd::Replaced, Cause::DrainOver);
+                held.end.close(code, &SessionEnd::Replaced, Cause::DrainOver);
             }
-            Place::Leaving { code, .. } => held.end.close(code, SessionEnd::Shutdown, Cause::DrainOver),
+            Place::Leaving { code, .. } => held.end.close(code, &SessionEnd::Shutdown, Cause::DrainOver),
             Place::Current { .. } | Place::Grace { .. } => {
                 self.server.expired = Some((serial, self.now));
-                held.end.end(SessionEnd::Lost, Cause::Expired);
+                held.end.end(&SessionEnd::Lost, Cause::Expired);
             }
         }
         self.on_server_ended(serial);
@@ -167,7 +167,7 @@ impl World {
                 Ok(owed)
             }
             Place::Grace { until } => {
-                held.end.end(SessionEnd::Replaced, Cause::Outlived);
+                held.end.end(&SessionEnd::Replaced, Cause::Outlived);
                 self.on_server_ended(serial);
                 Ok(Some(until))
             }

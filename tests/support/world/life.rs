@@ -98,9 +98,9 @@ impl World {
         let life = self.agents[ix].life(serial).expect("a session that ends");
         match cause {
             Cause::Closed(code) => {
-                life.end.end(SessionEnd::ClosedByPeer { code, reason: "".into() }, cause);
+                life.end.end(&SessionEnd::ClosedByPeer { code, reason: "".into() }, cause);
             }
-            _ => life.end.end(SessionEnd::Lost, cause),
+            _ => life.end.end(&SessionEnd::Lost, cause),
         }
         self.on_life_ended(ix, serial);
     }

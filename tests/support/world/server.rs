@@ -79,7 +79,7 @@ impl World {
                 link.server = ServerEnd::Answered { hello_by: self.now + HELLO_WITHIN };
                 link.to_agent.put(self.now, Item::Answer);
             }
-            (ServerEnd::Answered { .. }, Item::Message(message)) => self.on_first_message(id, message),
+            (ServerEnd::Answered { .. }, Item::Message(message)) => self.on_first_message(id, &message),
             (ServerEnd::Bound(serial), Item::Message(message)) => {
                 let held = self.server.sessions.get_mut(&serial).expect("the session of a bound link");
                 assert_eq!(held.link, Some(id));
@@ -94,8 +94,8 @@ impl World {
         }
     }
 
-    fn on_first_message(&mut self, id: LinkId, message: Bytes) {
-        let (hello, has) = match first_frame(&message) {
+    fn on_first_message(&mut self, id: LinkId, message: &Bytes) {
+        let (hello, has) = match first_frame(message) {
             (Frame::Hello(hello), has) => (hello, has),
             (Frame::Close { code, .. }, _) => return self.on_server_lost(id, Some(code)),
             (frame, _) => panic!("{frame:?} before HELLO"),
@@ -133,7 +133,7 @@ impl World {
                 self.seen.see(What::InTime);
             }
             None if self.server.expired.is_some_and(|(gone, at)| gone == serial && near(at)) => {
-                assert_eq!(judgement, Judgement::Fresh);
+                assert_ne!(judgement, Judgement::Resume);
                 self.seen.see(What::TooLate);
             }
             _ => {}
@@ -266,7 +266,7 @@ impl World {
         match code.filter(|code| ends_session(*code)) {
             Some(code) => {
                 let end = SessionEnd::ClosedByPeer { code, reason: "".into() };
-                held.end.end(end, Cause::Closed(code));
+                held.end.end(&end, Cause::Closed(code));
                 self.on_server_ended(serial);
             }
             None => self.on_loss(serial),
