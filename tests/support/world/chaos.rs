@@ -251,8 +251,8 @@ impl World {
         }
         (agent.going, agent.begin) = (Some([end, end + CLOSE_WITHIN]), None);
         for life in &mut agent.lives {
-            self.records.entry(life.end.serial).or_default().ask(Side::Agent);
-            life.end.call(|session| session.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent goes down"));
+            self.records.entry(life.end.serial).or_default().drain(Side::Agent);
+            life.end.drain(CloseCode::DRAINED, drain, Duration::ZERO);
         }
         if let Some(dial) = agent.dial.take_if(|dial| dial.life.is_none()) {
             self.links.get_mut(&dial.link).expect("the link of a dial").leave(self.now, None);

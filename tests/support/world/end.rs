@@ -15,6 +15,7 @@ use revdial::{
 use super::{
     ledger::{Cause, Record, Serial},
     seen::What,
+    watch::Watch,
 };
 use crate::pair::Side;
 
@@ -64,6 +65,7 @@ pub(crate) struct End {
     pub(crate) cause: Option<Cause>,
     /// CLOSE, of a session that ended in order.
     last_word: Option<Bytes>,
+    pub(crate) watch: Watch,
 }
 
 impl End {
@@ -92,6 +94,7 @@ impl End {
             linked: now,
             cause: None,
             last_word: None,
+            watch: Watch::new(now),
         }
     }
 
@@ -100,7 +103,18 @@ impl End {
         let session = self.twin.take()?;
         let (parked, handles, kept) = (self.parked.clone(), self.handles.clone(), self.kept.clone());
         let config = self.config.clone();
-        Some(Self { session, twin: None, config, handles, parked, kept, cause: None, last_word: None, ..*self })
+        Some(Self {
+            session,
+            twin: None,
+            config,
+            handles,
+            parked,
+            kept,
+            cause: None,
+            last_word: None,
+            watch: self.watch.clone(),
+            ..*self
+        })
     }
 
     /// Both sessions, where there are two, do the same.
@@ -121,13 +135,14 @@ impl End {
     pub(crate) fn up(&mut self, now: Instant, has: u64, record: &Record) -> Result<(), Violation> {
         self.linked = now;
         if record.forked {
-            let result = self.call(|session| session.link_up(now, has));
-            return result;
+            self.watch.up(now, true, true);
+            return self.call(|session| session.link_up(now, has));
         }
         assert!(self.acked <= has && has <= self.sent(), "a count that cannot be: {has} of {}", self.sent());
         let news = has > self.acked;
         self.forget(has);
         self.fruitless += u32::from(!news && !self.kept.is_empty());
+        self.watch.up(now, !self.kept.is_empty(), news);
         let result = self.call(|session| session.link_up(now, has));
         let endless = self.side == Side::Server && self.fruitless > 10;
         assert_eq!(result.map_err(|violation| violation.code()).err(), endless.then_some(CloseCode::FLOOD));
@@ -148,12 +163,14 @@ impl End {
     /// A message from the bound link.
     pub(crate) fn hear(&mut self, now: Instant, message: &Bytes, record: &Record) {
         let head = head(message);
+        let before = self.acked;
         if !record.forked {
             assert!(head.received <= self.sent(), "more was received than was sent");
             let expected = self.session.received() + 1;
             assert!(head.number == 0 || head.number == expected, "{head:?} instead of {expected}");
             self.forget(head.received);
         }
+        self.watch.hear(now, message, head.number, self.acked > before, !self.kept.is_empty());
         self.call(|session| session.handle_activity(now));
         let result = self.call(|session| session.handle_message(now, message.clone()));
         assert!(result.is_ok() || record.forked, "a correct peer broke a rule: {result:?}");
@@ -161,12 +178,19 @@ impl End {
 
     /// What is to be sent: each counted message the first time, or again as it was.
     pub(crate) fn say(&mut self, now: Instant, record: &Record) -> Option<Bytes> {
-        let message = self.call(|session| session.poll_transmit(now))?;
+        let Some(message) = self.call(|session| session.poll_transmit(now)) else {
+            if self.session.is_up() && self.session.ended().is_none() {
+                self.watch.all_said();
+            }
+            return None;
+        };
         if self.session.ended().is_some() {
+            assert!(self.kept.is_empty() || record.forked, "M-54: closed before all was acked");
             self.last_word = Some(message);
             return None;
         }
         let MessageHead { number, received } = head(&message);
+        self.watch.say(now, &message, number);
         if record.forked || number == 0 {
             return Some(message);
         }
@@ -200,11 +224,19 @@ impl End {
                 }
                 Event::OpensAvailable => self.opener_parked = false,
                 Event::LinkDead(_) => asks.dead = true,
-                Event::Draining { code, deadline, jitter, .. } => asks.drains = Some((code, deadline, jitter)),
+                Event::Draining { code, deadline, jitter, .. } => {
+                    record.hear_drain(self.side);
+                    asks.drains = Some((code, deadline, jitter));
+                }
                 _ => {}
             }
         }
         asks
+    }
+
+    pub(crate) fn drain(&mut self, code: CloseCode, deadline: Duration, jitter: Duration) {
+        self.watch.drain();
+        self.call(|session| session.drain(code, deadline, jitter, "drain"));
     }
 
     /// Ends it, without a word to the peer.

@@ -181,11 +181,11 @@ impl World {
         let Some(held) = self.server.sessions.get_mut(&serial) else { return };
         let key = held.key;
         held.place = Place::Leaving { until: self.now + drain, code };
-        self.records.entry(serial).or_default().ask(Side::Server);
+        self.records.entry(serial).or_default().drain(Side::Server);
         if drain.is_zero() {
             return self.cut_off(serial);
         }
-        held.end.call(|session| session.drain(code, drain, jitter, "drain"));
+        held.end.drain(code, drain, jitter);
         self.evict(key);
     }
 

@@ -57,8 +57,12 @@ pub(crate) struct Record {
     streams: BTreeMap<StreamId, Story>,
     /// Why each side's end is no more.
     ended: BTreeMap<Side, String>,
-    /// Who asked for an orderly end, or for one after a drain.
+    /// Who asked for an orderly end,
     asked: BTreeSet<Side>,
+    /// who drains it,
+    drained: BTreeSet<Side>,
+    /// and who knows that the other one does.
+    heard_drain: BTreeSet<Side>,
     /// Machines that have, or had, the server's link, since there are two.
     holders: BTreeSet<usize>,
     /// There are two machines that have it: what its agent wrote is not to be told.
@@ -114,6 +118,19 @@ impl Record {
         self.asked.insert(side);
     }
 
+    pub(crate) fn drain(&mut self, side: Side) {
+        self.drained.insert(side);
+    }
+
+    pub(crate) fn hear_drain(&mut self, side: Side) {
+        self.heard_drain.insert(side);
+    }
+
+    /// Whether a side may end it by itself: it was asked to, or drains, and the peer opens nothing any more.
+    fn may_end(&self, side: Side) -> bool {
+        self.asked.contains(&side) || (self.drained.contains(&side) && self.heard_drain.contains(&side.other()))
+    }
+
     pub(crate) fn has_ended(&self, side: Side) -> bool {
         self.ended.contains_key(&side)
     }
@@ -143,11 +160,12 @@ impl Record {
             // M-46, which `End::up` has checked; no other rule is broken here.
             (SessionEnd::Violation(violation), _) => violation.code() == CloseCode::FLOOD && side == Side::Server,
             (SessionEnd::Lost | SessionEnd::Replaced, Some(_)) => true,
-            (SessionEnd::Replaced, None) if self.asked.contains(&side) => true, // drained with 4410
+            (SessionEnd::Replaced, None) if self.may_end(side) => true, // drained with 4410
             // By CLOSE, or by a close code: the peer's end is over before.
             (SessionEnd::ClosedByPeer { .. } | SessionEnd::Replaced, None) => self.has_ended(other),
             (SessionEnd::ClosedByPeer { .. }, Some(Cause::Closed(_))) => self.has_ended(other),
-            (SessionEnd::Shutdown, cause) => self.asked.contains(&side) || cause == Some(Cause::DrainOver),
+            (SessionEnd::Shutdown, None) => self.may_end(side),
+            (SessionEnd::Shutdown, Some(Cause::DrainOver)) => true,
             _ => false,
         };
         assert!(stated, "the {side:?}'s session ended for no reason: {end:?}, {cause:?}");
@@ -166,7 +184,7 @@ impl Record {
             (_, Some(Cause::Replaced)) => What::Replaced,
             (_, Some(Cause::DrainOver)) => What::DrainOver,
             (SessionEnd::Shutdown, None) if self.asked.contains(&side) => What::ShutDown,
-            (SessionEnd::Replaced, None) if side == Side::Server => What::Drained,
+            (SessionEnd::Shutdown | SessionEnd::Replaced, None) if self.drained.contains(&side) => What::Drained,
             _ => return,
         });
     }

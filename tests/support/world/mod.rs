@@ -8,7 +8,7 @@
 //! | `swarm`, `random` | what goes wrong under a seed; what it draws |
 //! | `link`, `words` | what is under way between an agent and the server; the first and the last of it |
 //! | `end`, `holder` | what one side of a session does; what the holders of its streams do and see |
-//! | `ledger` | what may be seen of a stream and of a session |
+//! | `ledger`, `watch` | what may be seen of a stream and of a session; what a side owes on its link |
 //! | `server`, `keys` | what the server does with its links; which session a key has |
 //! | `agent`, `dial`, `life` | when an agent dials; what becomes of a dial; how a session of an agent lives and ends |
 //! | `clock` | what happens next |
@@ -32,6 +32,7 @@ mod seen;
 mod server;
 mod swarm;
 mod traffic;
+mod watch;
 mod words;
 
 use std::{
@@ -139,6 +140,9 @@ impl World {
     fn check(&self) {
         for held in self.server.sessions.values() {
             held.end.check(&self.records[&held.end.serial]);
+            if self.server.asleep <= self.now && !self.records[&held.end.serial].forked {
+                held.end.watch.check(self.now, &held.end.session, held.end.config.dead_after);
+            }
             let bound = self.links.values().filter(|link| link.server == link::ServerEnd::Bound(held.end.serial));
             assert!(bound.count() <= 1, "a session with two links");
             assert_eq!(held.end.session.is_up(), held.link.is_some());
@@ -146,6 +150,9 @@ impl World {
         for (agent, life) in self.agents.iter().flat_map(|agent| agent.lives.iter().map(move |life| (agent, life))) {
             let record = &self.records[&life.end.serial];
             life.end.check(record);
+            if agent.asleep <= self.now && !record.forked {
+                life.end.watch.check(self.now, &life.end.session, life.end.config.dead_after);
+            }
             assert_eq!(life.end.session.is_up(), life.link.is_some());
             let Some(held) = self.server.sessions.get(&life.end.serial).filter(|_| !record.copied) else { continue };
             assert!(held.end.acked <= life.end.session.received(), "I5 of {}", agent.key);
