@@ -23,6 +23,8 @@ pub(crate) struct Agent {
     pub(crate) lives: Vec<Life>,
     /// The attempts at a new session.
     pub(crate) fresh: Attempts,
+    /// How many of them there were.
+    pub(crate) tried: u64,
     /// When a new session is to be begun.
     pub(crate) begin: Option<Instant>,
     pub(crate) dial: Option<Dial>,
@@ -73,6 +75,7 @@ impl World {
             instance: self.new_instance(),
             lives: Vec::new(),
             fresh: Attempts::default(),
+            tried: 0,
             begin: Some(self.now + after),
             dial: None,
             failures: 0,

@@ -67,13 +67,18 @@ impl World {
     fn say_hello(&mut self, ix: usize, dial: Dial) {
         let base = Hello::new(self.agents[ix].instance, self.swarm.agent.bounds());
         let agent = &mut self.agents[ix];
-        let (hello, has) = match dial.life {
+        let (hello, has, tried) = match dial.life {
             Some(serial) => {
                 let life = agent.life(serial).expect("a dial ends with its session");
-                (life.attempts.hello(&base), life.end.session.received())
+                life.tried += 1;
+                (life.attempts.hello(&base), life.end.session.received(), life.tried)
             }
-            None => (agent.fresh.hello(&base), 0),
+            None => {
+                agent.tried += 1;
+                (agent.fresh.hello(&base), 0, agent.tried)
+            }
         };
+        assert_eq!(hello.attempt, tried, "M-37");
         let near = dial.life.and_then(|serial| self.near_expiry(serial));
         let (lost, late) = (self.strikes(Fault::LostHello), self.strikes(Fault::LateHello));
         let delay = self.random.up_to(Duration::from_secs(12));
@@ -138,7 +143,7 @@ impl World {
         end.up(self.now, has, &self.records[&serial]).expect("a new session");
         let agent = &mut self.agents[ix];
         assert!(agent.lives.iter().all(|life| !life.current), "two current sessions");
-        (agent.fresh, agent.begin) = (Attempts::default(), None);
+        (agent.fresh, agent.tried, agent.begin) = (Attempts::default(), 0, None);
         let older: Vec<Serial> = agent.lives.iter().map(|life| life.end.serial).collect();
         agent.lives.push(Life::new(end, attempts, link));
         for serial in older {

@@ -223,7 +223,12 @@ impl End {
                     self.look(now, record, id);
                 }
                 Event::OpensAvailable => self.opener_parked = false,
-                Event::LinkDead(_) => asks.dead = true,
+                Event::LinkDead(cause) => {
+                    asks.dead = true;
+                    if !record.forked {
+                        self.watch.dead(now, cause, self.config.dead_after);
+                    }
+                }
                 Event::Draining { code, deadline, jitter, .. } => {
                     record.hear_drain(self.side);
                     asks.drains = Some((code, deadline, jitter));

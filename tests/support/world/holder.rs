@@ -20,6 +20,7 @@ impl End {
         let opened = self.call(|session| session.open(&target, Metadata::default()));
         self.opener_parked |= opened == Err(OpenError::TooManyOpens);
         let id = opened?;
+        assert!(!record.is_draining(self.side), "M-56: opened in a session that drains");
         record.open(id, now + self.config.accept_timeout);
         self.handles.insert(id, Handle { accepted: true, ..Handle::default() });
         self.parked.insert((id, Wait::Answer));

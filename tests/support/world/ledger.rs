@@ -126,6 +126,11 @@ impl Record {
         self.heard_drain.insert(side);
     }
 
+    /// Whether a side opens nothing any more.
+    pub(crate) fn is_draining(&self, side: Side) -> bool {
+        self.asked.contains(&side) || self.drained.contains(&side) || self.heard_drain.contains(&side)
+    }
+
     /// Whether a side may end it by itself: it was asked to, or drains, and the peer opens nothing any more.
     fn may_end(&self, side: Side) -> bool {
         self.asked.contains(&side) || (self.drained.contains(&side) && self.heard_drain.contains(&side.other()))

@@ -23,6 +23,8 @@ pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Life {
     pub(crate) end: End,
     pub(crate) attempts: Attempts,
+    /// How many of them there were.
+    pub(crate) tried: u64,
     pub(crate) link: Option<LinkId>,
     /// When it is to have a new link.
     pub(crate) retry: Option<Instant>,
@@ -38,7 +40,7 @@ pub(crate) struct Life {
 impl Life {
     pub(crate) fn new(end: End, attempts: Attempts, link: LinkId) -> Self {
         let (link, current) = (Some(link), true);
-        Self { end, attempts, link, retry: None, hold_until: None, current, moved_on: false, replaced: false }
+        Self { end, attempts, tried: 0, link, retry: None, hold_until: None, current, moved_on: false, replaced: false }
     }
 
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use revdial::{frame::Frame, proto::Session};
+use revdial::{
+    frame::Frame,
+    proto::{DeadCause, Session},
+};
 
 use crate::pair::frames;
 
@@ -68,13 +71,20 @@ impl Watch {
     }
 
     /// M-50, M-53.
-    pub(crate) fn check(&self, now: Instant, session: &Session, dead_after: Duration) {
+    pub(crate) fn check(&self, session: &Session, dead_after: Duration) {
         assert_eq!(session.heard(), self.spoken, "M-53: whether the peer has spoken");
         assert_eq!(session.progress(), self.progress, "whether anything got through");
         if session.is_up() {
-            assert!(now < self.heard + dead_after, "M-50: a silent link is not noticed");
-            assert!(self.unacked.is_none_or(|since| now < since + dead_after), "M-50: no acks, and not noticed");
+            let wakes = session.poll_timeout().expect("a link has timers");
+            assert!(wakes <= self.heard + dead_after, "M-50: a silent link is not noticed");
+            assert!(self.unacked.is_none_or(|since| wakes <= since + dead_after), "M-50: no acks, and not noticed");
         }
+    }
+
+    /// A link is held for dead: M-50.
+    pub(crate) fn dead(&self, now: Instant, cause: DeadCause, dead_after: Duration) {
+        let since = if cause == DeadCause::Silent { Some(self.heard) } else { self.unacked };
+        assert!(since.is_some_and(|since| since + dead_after <= now), "M-50: dead too early, {cause:?}");
     }
 
     /// Nothing more is to be said, though the link would take it.
