@@ -2,6 +2,7 @@
 #![cfg(all(feature = "agent", feature = "connector"))]
 
 #[path = "support/net.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 
 use std::{

@@ -1,7 +1,10 @@
 //! A server that agents reach over duplex pipes: it can be the real one or say what a test tells it to, and its links
-//! can be cut.
+//! can be cut, silenced or held half-open.
+
+pub(crate) mod relay;
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     pin::Pin,
@@ -19,13 +22,9 @@ use revdial::{
     agent::{Agent, AgentBuilder},
     connman::ConnectionManager,
     frame::{CloseCode, Frame, MessageHead},
-    server::{RevDialLayer, SharedBearer},
+    server::{Authorize, RevDialLayer, SharedBearer},
 };
-use tokio::{
-    io::{DuplexStream, copy_bidirectional},
-    task::AbortHandle,
-    time::Instant,
-};
+use tokio::{io::DuplexStream, sync::watch, task::AbortHandle, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -36,32 +35,48 @@ use tokio_tungstenite::{
 };
 use tower::Service;
 
+use relay::{Fault, Plan};
+
 /// The token that the real server takes.
 pub(crate) const TOKEN: &str = "token";
 
 /// An agent's way to a server: a `Service<Uri>` that counts, and whose links can be cut.
 #[derive(Clone)]
 pub(crate) struct Net {
-    serve: Arc<dyn Fn(DuplexStream) + Send + Sync>,
+    serve: Arc<Mutex<Serve>>,
     state: Arc<Mutex<State>>,
 }
+
+/// What takes the server's end of a byte stream.
+type Serve = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     dials: Vec<(Instant, Uri)>,
-    links: Vec<AbortHandle>,
+    links: Vec<Link>,
+    /// Of the links that come next.
+    plans: VecDeque<Plan>,
     down: bool,
+}
+
+struct Link {
+    task: AbortHandle,
+    faults: watch::Sender<Fault>,
 }
 
 impl Net {
     /// A net to whatever serves a byte stream.
     pub(crate) fn new(serve: impl Fn(DuplexStream) + Send + Sync + 'static) -> Self {
-        Self { serve: Arc::new(serve), state: Arc::default() }
+        Self { serve: Arc::new(Mutex::new(Arc::new(serve))), state: Arc::default() }
     }
 
     /// A net to a real server.
     pub(crate) fn to(connman: &ConnectionManager) -> Self {
-        let layer = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap());
+        Self::of(RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap()))
+    }
+
+    /// A net to a real server with this layer.
+    pub(crate) fn of<A: Authorize>(layer: RevDialLayer<A>) -> Self {
         let service = layer.into_service();
         Self::new(move |io| {
             let connection = http1::Builder::new()
@@ -69,6 +84,19 @@ impl Net {
                 .with_upgrades();
             tokio::spawn(connection);
         })
+    }
+
+    /// From now on this net leads where that one leads. The links that there are stay.
+    pub(crate) fn lead_to(&self, other: &Self) {
+        let serve = other.serve.lock().unwrap().clone();
+        *self.serve.lock().unwrap() = serve;
+    }
+
+    /// A link to the server that no agent has asked for.
+    pub(crate) fn open(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(256 * 1024);
+        (self.serve.lock().unwrap().clone())(far);
+        near
     }
 
     /// A net to a server that answers every request with this status and these headers, and a page.
@@ -132,8 +160,27 @@ impl Net {
     /// Ends every link that there is, without a word.
     pub(crate) fn cut(&self) {
         for link in self.state.lock().unwrap().links.drain(..) {
-            link.abort();
+            link.task.abort();
         }
+    }
+
+    /// Has every link that there is fail in this way.
+    pub(crate) fn fault(&self, fault: Fault) {
+        for link in &self.state.lock().unwrap().links {
+            link.faults.send_replace(fault);
+        }
+    }
+
+    /// The next links are cut where these plans say.
+    pub(crate) fn plan(&self, plans: impl IntoIterator<Item = Plan>) {
+        self.state.lock().unwrap().plans.extend(plans);
+    }
+
+    /// How many links there are, those that one end has left included.
+    pub(crate) fn links(&self) -> usize {
+        let links = &mut self.state.lock().unwrap().links;
+        links.retain(|link| !link.task.is_finished());
+        links.len()
     }
 
     /// Whether connects fail from now on.
@@ -167,11 +214,12 @@ impl Service<Uri> for Net {
         if state.down {
             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
         }
-        let (agent, mut near) = tokio::io::duplex(256 * 1024);
-        let (mut far, server) = tokio::io::duplex(256 * 1024);
-        (self.serve)(server);
-        let link = tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
-        state.links.push(link.abort_handle());
+        let (agent, near) = tokio::io::duplex(256 * 1024);
+        let far = self.open();
+        let (faults, told) = watch::channel(Fault::None);
+        let plan = state.plans.pop_front().unwrap_or_default();
+        let link = tokio::spawn(relay::relay(near, far, plan, told));
+        state.links.push(Link { task: link.abort_handle(), faults });
         Box::pin(async { Ok(TokioIo::new(agent)) })
     }
 }

@@ -112,6 +112,17 @@ impl RawAgent {
         }
     }
 
+    /// Says HELLO with these counts of the session that it names: what was sent in it, and received.
+    pub(crate) async fn attach(&mut self, hello: Hello, sent: u64, received: u64) {
+        (self.sent, self.received) = (sent, received);
+        self.send(Frame::Hello(hello)).await;
+    }
+
+    /// How many counted messages were sent and received in the session.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.sent, self.received)
+    }
+
     /// Sends one frame, in a counted message if it has to be.
     pub(crate) async fn send(&mut self, frame: Frame) {
         let counted = frame.is_counted() == Some(true);
