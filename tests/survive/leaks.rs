@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long farewells, timers that end graces, and the last acks may take.
-const SETTLES_WITHIN: u32 = 45;
+const SETTLES_WITHIN: u32 = 75;
 
 /// What there is before a test does anything: a connected agent without a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,17 +3,21 @@
 
 mod attach;
 mod counted;
+mod drain;
 mod expiry;
 mod forked;
 mod leaks;
+mod lease;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
+mod proxy;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;
 mod replay;
 mod resume;
+mod shutdown;
 mod support;
 mod takeover;
 mod traffic;
