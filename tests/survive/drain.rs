@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use revdial::{
     ErrorKind, TargetName, TunnelStream,
-    agent::AgentStatus,
+    agent::{Agent, AgentStatus},
     connman::{ConnectionManager, Stats},
     proto::SessionConfig,
 };
@@ -77,7 +77,7 @@ async fn b84_what_runs_finishes_and_then_the_drain_is_over_and_dials_that_waited
 async fn b84_sessions_without_streams_are_closed_at_once() {
     let world = World::of_many(ConnectionManager::builder());
     let mut agent = world.agent().await;
-    let idle = world.net.build(revdial::agent::Agent::builder("http://gateway", "idle").token(TOKEN));
+    let idle = world.net.build(Agent::builder("http://gateway", "idle").token(TOKEN));
     let mut idle = Running::new(idle);
     idle.connected().await;
     let (here, there) = world.pair(&mut agent).await;

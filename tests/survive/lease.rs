@@ -10,7 +10,7 @@ use std::{
 
 use hyper::rt::Executor;
 use revdial::{
-    connman::{ConnectionManager, LossCause},
+    connman::{ConnectionManager, LossCause, Stats},
     proto::SessionConfig,
     server::LinkTask,
 };
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    net::Net,
+    net::{Net, relay::Fault},
     support::{Running, World, layer, talk, until},
 };
 
@@ -73,7 +73,7 @@ async fn an_aborted_task_of_an_old_link_loses_nothing() {
     let world = world(&links);
     let mut agent = world.agent().await;
     let (mut here, mut there) = world.pair(&mut agent).await;
-    world.net.fault(crate::net::relay::Fault::AgentGone);
+    world.net.fault(Fault::AgentGone);
     talk((&mut here, &mut there)).await;
     // The first one is fenced, and may be in its farewell.
     links.tasks.lock().unwrap().remove(0).abort();
@@ -118,6 +118,6 @@ async fn an_aborted_run_of_an_agent_leaves_nothing_and_its_key_in_grace() {
         drop((here, there));
     }
     sleep(Duration::from_secs(31)).await;
-    assert_eq!(world.connman.stats(), revdial::connman::Stats::default());
+    assert_eq!(world.connman.stats(), Stats::default());
     world.over([]).await;
 }

@@ -2,6 +2,8 @@
 #![cfg(all(feature = "proxy", feature = "agent"))]
 
 mod attach;
+mod cancel;
+mod cancel_hosts;
 mod counted;
 mod drain;
 mod expiry;
@@ -11,6 +13,7 @@ mod lease;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
+mod polled;
 mod proxy;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
