@@ -176,6 +176,11 @@ impl Net {
         self.state.lock().unwrap().plans.extend(plans);
     }
 
+    /// The next links are cut nowhere.
+    pub(crate) fn unplan(&self) {
+        self.state.lock().unwrap().plans.clear();
+    }
+
     /// How many links there are, those that one end has left included.
     pub(crate) fn links(&self) -> usize {
         let links = &mut self.state.lock().unwrap().links;

@@ -67,6 +67,7 @@ async fn a_dial_in_a_grace_is_dropped_at_each_poll() {
                 drop(dialled.map(Result::unwrap));
             } else {
                 assert!(polled(dial, times).await.is_none());
+                assert_eq!(world.connman.stats().pending_dials_total, 0, "at once");
                 world.net.down(false);
             }
             agent.connected().await;

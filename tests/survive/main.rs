@@ -4,6 +4,7 @@
 mod attach;
 mod cancel;
 mod cancel_hosts;
+mod chaos;
 mod counted;
 mod drain;
 mod expiry;

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::support::{Running, World, key};
+use crate::support::{LONG, Running, World, key};
 
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -39,7 +39,7 @@ fn host(world: &World) -> DuplexStream {
 async fn head(io: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.unwrap());
+        head.push(timeout(LONG, io.read_u8()).await.expect("a head in time").unwrap());
     }
     String::from_utf8(head).unwrap()
 }

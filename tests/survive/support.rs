@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What nothing takes that is not stuck: virtual time.
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 pub(crate) type Dialled = JoinHandle<Result<TunnelStream, Error>>;
 

@@ -2,11 +2,14 @@
 
 use futures_util::FutureExt;
 use revdial::{TargetName, TunnelStream};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    time::timeout,
+};
 
 use crate::{
     net::relay::Fault,
-    support::{Running, World, end, key, say, talk},
+    support::{LONG, Running, World, end, key, say, talk},
 };
 
 const BYTES: usize = 2 * 1024 * 1024;
@@ -147,14 +150,14 @@ where
     let write = async {
         for at in (0..BYTES).step_by(10_000) {
             let chunk: Vec<u8> = (at..BYTES.min(at + 10_000)).map(byte).collect();
-            from.write_all(&chunk).await.unwrap();
+            timeout(LONG, from.write_all(&chunk)).await.expect("room in time").unwrap();
         }
         from.shutdown().await.unwrap();
     };
     let read = async {
         let (mut strike, mut at, mut buffer) = (strike, 0, vec![0; 30_000]);
         loop {
-            let n = to.read(&mut buffer).await.unwrap();
+            let n = timeout(LONG, to.read(&mut buffer)).await.expect("bytes in time").unwrap();
             if n == 0 {
                 break;
             }
