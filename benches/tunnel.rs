@@ -6,6 +6,12 @@
 //! (`taskset -c 0 cargo bench --bench tunnel`); leave it free for 64 connections. A filter leaves the ratios out, the
 //! filter `ratios` all else.
 
+#[path = "support/commands.rs"]
+mod commands;
+#[path = "support/gateway.rs"]
+mod gateway;
+#[path = "support/table.rs"]
+mod table;
 mod tunnel {
     pub(crate) mod far;
     pub(crate) mod near;
@@ -18,10 +24,13 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use tokio::runtime::Runtime;
 
-use self::tunnel::{
-    near::{Carrier, Near},
-    ratios,
-    work::{Way, Work},
+use self::{
+    gateway::Way,
+    tunnel::{
+        near::{Carrier, Near},
+        ratios,
+        work::Work,
+    },
 };
 
 const BULK: u64 = 16 * 1024 * 1024;

@@ -1,27 +1,20 @@
 //! The near side: the gateway with its connection manager, and open pipes to the far side over each carrier.
 
-use std::net::SocketAddr;
-
-use axum::{Router, serve::ListenerExt};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use revdial::{
-    AgentKey, TargetName,
-    connector::RevDialConnector,
-    connman::ConnectionManager,
-    server::{RevDialLayer, SharedBearer},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-};
+use revdial::{AgentKey, TargetName, connector::RevDialConnector, connman::ConnectionManager};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
 use super::far::{self, Addresses};
+use crate::{
+    commands::HTTP,
+    gateway::{Pipe, gateway},
+};
 
 /// What carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +40,6 @@ impl Carrier {
     }
 }
 
-/// A byte pipe to the far side.
-pub(crate) trait Pipe: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<P: AsyncRead + AsyncWrite + Send + Sync + Unpin> Pipe for P {}
-
 /// All that is open between the two sides.
 pub(crate) struct Near {
     key: AgentKey,
@@ -76,7 +64,7 @@ impl Near {
     /// Starts both sides and connects them.
     pub(crate) async fn connect() -> Self {
         let connman = ConnectionManager::new();
-        let gateway = serve(connman.clone()).await;
+        let gateway = gateway(connman.clone()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let far = far::start(gateway, listener.local_addr().expect("a bound listener"));
         let (stream, _) = listener.accept().await.expect("the far side dials");
@@ -137,19 +125,8 @@ impl Near {
     pub(crate) fn uri(&self, carrier: Carrier) -> hyper::Uri {
         let uri = match carrier {
             Carrier::Tcp => format!("http://{}/", self.far.http),
-            _ => format!("http://{}~{}/", far::HTTP, self.key),
+            _ => format!("http://{}~{}/", HTTP, self.key),
         };
         uri.parse().expect("a URI")
     }
-}
-
-/// An axum app with the layer, on a port of its own.
-async fn serve(connman: ConnectionManager) -> SocketAddr {
-    let layer = RevDialLayer::new(connman, SharedBearer::new(far::TOKEN).expect("a token"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("a bound listener");
-    let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a TCP socket"));
-    let app = Router::new().layer(layer);
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    address
 }

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{
     near::{Carrier, Near},
-    work::{self, Way},
+    work,
+};
+use crate::{
+    gateway::Way,
+    table::{Table, at},
 };
 
 /// How much is measured.
@@ -47,7 +51,7 @@ pub(crate) async fn print(near: &mut Near, smoke: bool) {
         beside_stuck(near, &scale, &mut table).await;
         beside_bulk(near, &scale, &mut table).await;
     }
-    table.print(scale.rounds);
+    table.print(&format!("Ratios of {} interleaved rounds", scale.rounds));
 }
 
 async fn small(near: &mut Near, scale: &Scale, table: &mut Table) {
@@ -129,33 +133,4 @@ async fn seconds(work: impl Future<Output = ()>) -> f64 {
     let start = Instant::now();
     work.await;
     start.elapsed().as_secs_f64()
-}
-
-/// The value below which this part of them lies.
-fn at(sorted: &[Duration], part: f64) -> Duration {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * part).round() as usize).copied().unwrap_or_default()
-}
-
-/// Ratios by name, in the order of their first appearance.
-#[derive(Default)]
-struct Table(Vec<(String, Vec<f64>)>);
-
-impl Table {
-    fn add(&mut self, name: impl Into<String>, ratio: f64) {
-        let name = name.into();
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, ratios)) => ratios.push(ratio),
-            None => self.0.push((name, vec![ratio])),
-        }
-    }
-
-    fn print(&mut self, rounds: usize) {
-        println!("\nRatios of {rounds} interleaved rounds{:>24} {:>8} {:>8}", "median", "least", "most");
-        for (name, ratios) in &mut self.0 {
-            ratios.sort_unstable_by(f64::total_cmp);
-            let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-            println!("{name:<48} {:>8.2} {least:>8.2} {most:>8.2}", ratios[ratios.len() / 2]);
-        }
-    }
 }

@@ -9,38 +9,14 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use http_body_util::BodyExt;
 use hyper::Uri;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
-use super::{
-    far::{CHUNK, Command, Turn},
-    near::{Carrier, Near, Pipe},
+use super::near::{Carrier, Near};
+use crate::{
+    commands::{CHUNK, Command},
+    gateway::{Pipe, Way, ask, echo, transfer},
 };
-
-/// The direction of bulk data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// From the server to the agent.
-    Up,
-    /// From the agent to the server: the direction in which WebSockets are masked.
-    Down,
-}
-
-impl Way {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-        }
-    }
-
-    fn command(self) -> Command {
-        match self {
-            Self::Up => Command::Sink,
-            Self::Down => Command::Source,
-        }
-    }
-}
 
 /// A piece of work that can be done `n` times.
 #[derive(Debug, Clone, Copy)]
@@ -169,39 +145,6 @@ async fn get(near: &Near, carrier: Carrier, uri: &Uri) {
     };
     let body = response.expect("an answer").into_body().collect().await.expect("a body").to_bytes();
     assert_eq!(body.len(), 100);
-}
-
-async fn echo(pipe: &mut Box<dyn Pipe>) {
-    pipe.write_u8(Command::Echo.byte()).await.expect("an open pipe");
-    assert_eq!(pipe.read_u8().await.expect("an open pipe"), Command::Echo.byte());
-}
-
-async fn ask(pipe: &mut Box<dyn Pipe>, command: Command, bytes: u64) {
-    let mut message = [0; 9];
-    message[0] = command.byte();
-    message[1..].copy_from_slice(&bytes.to_be_bytes());
-    pipe.write_all(&message).await.expect("an open pipe");
-}
-
-/// So many bytes over an open pipe, until the reader has them.
-async fn transfer(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) {
-    let mut buffer = vec![0x5a; CHUNK];
-    let mut left = bytes;
-    let mut turn = Turn::default();
-    ask(pipe, way.command(), bytes).await;
-    while left > 0 {
-        let most = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        let moved = match way {
-            Way::Up => pipe.write(&buffer[..most]).await,
-            Way::Down => pipe.read(&mut buffer[..most]).await,
-        };
-        let moved = moved.ok().filter(|n| *n > 0).expect("an open pipe");
-        left -= moved as u64;
-        turn.took(moved).await;
-    }
-    if way == Way::Up {
-        pipe.read_u8().await.expect("an open pipe");
-    }
 }
 
 async fn bulk_messages(socket: &mut WebSocketStream<tokio::net::TcpStream>, way: Way, bytes: u64) {
