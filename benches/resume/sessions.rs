@@ -37,18 +37,25 @@ fn messages(smoke: bool) {
     let mut table = Table::default();
     let mut pairs = LIVES.map(|(name, lives)| (name, Pair::new(&SessionConfig::default(), lives, 1)));
     for _ in 0..rounds {
+        let (mut bulks, mut singles) = (Vec::new(), Vec::new());
         for (name, pair) in &mut pairs {
             let start = Instant::now();
             let (messages, acks) = pair.send_all(bulk);
             let mib = (bulk / MIB) as f64;
-            table.add(format!("bulk, {name}: ns a message of 64 KiB"), nanos(start) / (16.0 * mib));
+            bulks.push(nanos(start) / (16.0 * mib));
+            table.add(format!("bulk, {name}: ns a message of 64 KiB"), bulks[bulks.len() - 1]);
             table.add(format!("bulk, {name}: messages a MiB, both ways"), messages as f64 / mib);
             table.add(format!("bulk, {name}: pure acks a MiB"), acks as f64 / mib);
         }
         for (name, pair) in &mut pairs {
             let start = Instant::now();
             (0..trips).for_each(|_| pair.round_trip());
-            table.add(format!("round trip of 1 byte, {name}: ns a message"), nanos(start) / (2 * trips) as f64);
+            singles.push(nanos(start) / (2 * trips) as f64);
+            table.add(format!("round trip of 1 byte, {name}: ns a message"), singles[singles.len() - 1]);
+        }
+        for (work, taken) in [("bulk", bulks), ("round trip of 1 byte", singles)] {
+            table.add(format!("{work}, what acks add: ns a message"), taken[1] - taken[0]);
+            table.add(format!("{work}, what keeping adds: ns a message"), taken[2] - taken[1]);
         }
         table.add("a head written and read: ns", heads(trips));
     }
@@ -79,7 +86,7 @@ fn resumes(smoke: bool) {
                 let lost = lose(&mut pair, kept);
                 let taken = resume(&mut pair);
                 let mib = lost as f64 / MIB as f64;
-                table.add(format!("streams: {streams}; kept: {mib:.1} MiB"), taken.as_secs_f64() * 1e6);
+                table.add(format!("streams: {streams}; kept: {mib:.0} MiB"), taken.as_secs_f64() * 1e6);
                 settle(&mut pair);
             }
         }

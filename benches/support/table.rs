@@ -32,7 +32,7 @@ impl Table {
 
 /// As many digits as there are to be trusted.
 fn rounded(figure: f64) -> String {
-    let digits = if figure < 10.0 { 3 } else { usize::from(figure < 1000.0) };
+    let digits = if figure.abs() < 10.0 { 3 } else { usize::from(figure.abs() < 1000.0) };
     format!("{figure:>8.digits$}")
 }
 
