@@ -206,6 +206,34 @@ async fn b58_an_unknown_session_is_a_new_one_and_the_agent_fails_its_old_streams
 }
 
 #[tokio::test(start_paused = true)]
+async fn m32_what_a_resumed_hello_announces_is_checked_and_not_applied() {
+    let world = World::new();
+    let mut one = Scripted::new(&world, "a", TOKEN).await;
+    one.lives().await;
+    let (sent, received) = one.agent.counts();
+    let mut smaller = back(one.session, 1);
+    smaller.bounds.max_streams = 1;
+    let mut agent = world.raw().await;
+    agent.attach(smaller, sent, received).await;
+    assert!(welcomed(&mut agent).await);
+    one.move_to(agent);
+    // The session is for as many streams as at first.
+    let dialled = tokio::spawn(world.connman.dial(&key(), &"".parse().unwrap()));
+    let (stream, _) = one.agent.opened().await;
+    one.agent.send(Frame::Accept { stream, credit: 64 * 1024 }).await;
+    drop(dialled.await.unwrap().unwrap());
+    let (sent, received) = one.agent.counts();
+    let mut absurd = back(one.session, 2);
+    absurd.bounds.max_streams = 0;
+    let mut agent = world.raw().await;
+    agent.attach(absurd, sent, received).await;
+    assert_eq!(agent.closed().await, CloseCode::FORBIDDEN);
+    one.lives().await;
+    drop(one);
+    world.over([]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn b59_counts_that_cannot_be_end_the_session_and_no_other() {
     // Ahead of what was sent; behind what was forgotten.
     for (received, name) in [(100, "ahead"), (0, "behind")] {

@@ -80,7 +80,7 @@ async fn copied(world: &World) -> (Running, TunnelStream, TunnelStream, RawAgent
 }
 
 #[tokio::test(start_paused = true)]
-async fn b56_of_two_copies_the_lower_attempt_starts_afresh_as_another_instance_and_displaces() {
+async fn m58_b56_of_two_copies_the_lower_attempt_starts_afresh_as_another_instance_and_displaces() {
     let world = World::new();
     let (mut agent, mut here, mut there, mut copy) = copied(&world).await;
     let instance = world.info().instance;
