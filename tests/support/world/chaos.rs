@@ -33,6 +33,12 @@ impl World {
                     self.cut(id);
                 }
             }
+            Fault::Silence if which % 3 == 0 => {
+                self.armed.push(fault); // behind a WELCOME
+                if let Some(id) = self.some_link() {
+                    self.cut(id);
+                }
+            }
             Fault::Silence => self.on_wire(which, |wire| wire.break_behind(wire.len(), None)),
             Fault::Stall => {
                 let until = now + self.random.up_to(Duration::from_secs(60));

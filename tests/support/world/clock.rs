@@ -132,6 +132,7 @@ impl World {
         } else if let Some((_, drain, _)) = asks.drains {
             self.on_agent_drains(serial, drain);
         } else {
+            held.end.check_watch(self.now, record);
             return false;
         }
         true
@@ -156,6 +157,7 @@ impl World {
         } else if let Some((code, _, jitter)) = asks.drains {
             self.on_server_drains(ix, serial, code, jitter);
         } else {
+            life.end.check_watch(self.now, record);
             return false;
         }
         true

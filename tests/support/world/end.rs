@@ -280,6 +280,14 @@ impl End {
         assert_eq!(left, (0, 0, 0, None), "{:?} is left of an ended session", self.side);
     }
 
+    /// Once all is done that is due.
+    pub(crate) fn check_watch(&self, now: Instant, record: &Record) {
+        let due = self.session.poll_timeout().is_some_and(|at| at <= now);
+        if !due && !record.forked {
+            self.watch.check(now, &self.session, self.config.dead_after);
+        }
+    }
+
     /// I4 and I3: what is kept and what is unread stay within their bounds, and no message came twice.
     pub(crate) fn check(&self, record: &Record) {
         let (stats, config) = (self.session.stats(), &self.config);

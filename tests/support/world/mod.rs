@@ -140,9 +140,6 @@ impl World {
     fn check(&self) {
         for held in self.server.sessions.values() {
             held.end.check(&self.records[&held.end.serial]);
-            if self.server.asleep <= self.now && !self.records[&held.end.serial].forked {
-                held.end.watch.check(&held.end.session, held.end.config.dead_after);
-            }
             let bound = self.links.values().filter(|link| link.server == link::ServerEnd::Bound(held.end.serial));
             assert!(bound.count() <= 1, "a session with two links");
             assert_eq!(held.end.session.is_up(), held.link.is_some());
@@ -150,9 +147,6 @@ impl World {
         for (agent, life) in self.agents.iter().flat_map(|agent| agent.lives.iter().map(move |life| (agent, life))) {
             let record = &self.records[&life.end.serial];
             life.end.check(record);
-            if agent.asleep <= self.now && !record.forked {
-                life.end.watch.check(&life.end.session, life.end.config.dead_after);
-            }
             assert_eq!(life.end.session.is_up(), life.link.is_some());
             let Some(held) = self.server.sessions.get(&life.end.serial).filter(|_| !record.copied) else { continue };
             assert!(held.end.acked <= life.end.session.received(), "I5 of {}", agent.key);

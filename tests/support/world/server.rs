@@ -219,12 +219,14 @@ impl World {
         let mut welcome = Welcome::new(id_of(serial), hello.attempt, self.swarm.server.bounds(), max_hold);
         welcome.resumed = resumed;
         let has = self.server.sessions[&serial].end.session.received();
-        let lost = self.strikes(Fault::LostWelcome);
+        let (lost, silent) = (self.strikes(Fault::LostWelcome), resumed && self.strikes(Fault::Silence));
         let link = self.links.get_mut(&id).expect("the link that is bound");
         link.server = ServerEnd::Bound(serial);
         link.to_agent.put(self.now, Item::Message(alone(&Frame::Welcome(welcome), has)));
         if lost {
             self.cut(id);
+        } else if silent {
+            link.to_agent.break_behind(1, None);
         } else if self.fruitless > 0 {
             self.fruitless -= 1;
             let soon = Some(self.now + Duration::from_millis(200));
