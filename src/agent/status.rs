@@ -72,7 +72,7 @@ impl ShutdownHandle {
     }
 
     /// Asks the agent to stop: the server opens nothing new, what runs may finish within `drain`, what still runs
-    /// then fails as [`ErrorKind::PeerReset`] or [`ErrorKind::SessionLost`] on the caller's side, and the agent's
+    /// then is reset, for callers [`ErrorKind::PeerReset`], or fails with the session if there is no link, and the agent's
     /// `run` resolves with `Ok`.
     ///
     /// Returns at once. Called again, the shorter time holds. [`Duration::ZERO`] waits for nothing.
