@@ -31,12 +31,12 @@ use tokio::{
 };
 
 const CUTS: usize = 20;
-const CHUNKS: usize = 1024;
+const CHUNKS: usize = 512;
 const CHUNK: usize = 64 * 1024;
 
 /// The body, piece by piece: no two pieces are the same.
 fn chunks() -> impl Iterator<Item = Bytes> {
-    (0..CHUNKS).map(|n| (0..CHUNK).map(|i| (i / 251 + i * n) as u8).collect())
+    (0..CHUNKS).map(|n| (n as u64).to_be_bytes().repeat(CHUNK / 8).into())
 }
 
 #[tokio::main]
