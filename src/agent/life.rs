@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -214,10 +215,13 @@ impl Links {
             let mut moved_on = self.moved_on.clone();
             let attempt = async {
                 let until = Instant::now() + delay;
-                if let Some(old) = old.take() {
-                    let _ = timeout_at(until, old).await;
+                match old.take() {
+                    // A timer for no time at all would wait for its next tick.
+                    Some(old) if delay.is_zero() => drop(old.now_or_never()),
+                    Some(old) => drop(timeout_at(until, old).await),
+                    None => {}
                 }
-                sleep_until(until).await;
+                pause_until(until).await;
                 self.tell(AgentStatus::Connecting);
                 let has = self.tunnel.0.received();
                 self.teller.server.attach(&mut self.attempts, &self.hello, has).await
@@ -296,6 +300,13 @@ async fn bind(tunnel: &MuxTunnel, epoch: Epoch, mut link: MessageLink, has: u64)
             Err(Setback::by_violation(violation))
         }
         Err(BindError::Stale | BindError::Ended) => Err(lost()),
+    }
+}
+
+/// Waits until then; at once, and not at the timer's next tick, if that is past.
+pub(crate) async fn pause_until(until: Instant) {
+    if until > Instant::now() {
+        sleep_until(until).await;
     }
 }
 

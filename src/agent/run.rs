@@ -10,17 +10,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::{
     attempt::Server,
     config::{AgentBuilder, Config},
     connect::{BoxFuture, Connect},
-    life::{Departed, Life, Teller, Up},
+    life::{Departed, Life, Teller, Up, pause_until},
     listener::{Listener, listener},
     pace::{Pace, Past},
     refusal::Setback,
@@ -210,7 +207,7 @@ impl Work {
     async fn try_begin(&mut self, mut delay: Duration) -> Result<Up, Error> {
         let mut attempts = Attempts::default();
         loop {
-            sleep(delay).await;
+            pause_until(Instant::now() + delay).await;
             self.teller.status.send_replace(AgentStatus::Connecting);
             let server = Arc::clone(&self.teller.server);
             let begun = match server.attach(&mut attempts, &self.hello, 0).await {

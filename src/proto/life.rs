@@ -57,6 +57,7 @@ impl Session {
         self.pending = Pending::default();
         self.ack = AckState::default();
         self.events.forget_link();
+        self.replay.give_back();
     }
 
     /// A byte, of whatever, came in on the link.
@@ -71,7 +72,10 @@ impl Session {
         while let Some(timer) = self.timers.take_expired(now) {
             match timer {
                 Timer::Ack => self.ack.due = true,
-                Timer::Ping => self.ping(now),
+                Timer::Ping => {
+                    self.ping(now);
+                    self.replay.rest();
+                }
                 Timer::Silent => self.events.push(Event::LinkDead(DeadCause::Silent)),
                 Timer::NoAck => self.events.push(Event::LinkDead(DeadCause::NoAck)),
                 Timer::Pace => self.resume_paced(16),

@@ -64,15 +64,16 @@ impl Session {
                 || self.may_shut_down())
     }
 
-    fn begin(&self, number: u64, room: usize) -> BytesMut {
+    /// A message of number 0.
+    fn begin(&self, room: usize) -> BytesMut {
         let mut message = BytesMut::with_capacity(MESSAGE_HEAD.saturating_add(room));
-        MessageHead { number, received: self.received }.encode(&mut message);
+        MessageHead { number: 0, received: self.received }.encode(&mut message);
         message
     }
 
     fn close_message(&mut self) -> Option<Bytes> {
         let (code, reason) = self.pending.close.take()?;
-        let mut message = self.begin(0, 64);
+        let mut message = self.begin(64);
         Frame::Close { code, reason }.encode(&mut message);
         Some(message.freeze())
     }
@@ -90,13 +91,13 @@ impl Session {
         });
         let mut frames = [drain, pong.map(Frame::Pong), ping.map(Frame::Ping)].into_iter().flatten().peekable();
         frames.peek()?;
-        let mut message = self.begin(0, 64);
+        let mut message = self.begin(64);
         frames.for_each(|frame| frame.encode(&mut message));
         Some(message.freeze())
     }
 
     fn ack_message(&self) -> Option<Bytes> {
-        self.ack.due.then(|| self.begin(0, 0).freeze())
+        self.ack.due.then(|| self.begin(0).freeze())
     }
 
     fn replayed_message(&mut self) -> Option<Bytes> {
@@ -111,7 +112,8 @@ impl Session {
         let data = self.schedule.has_data().then(|| self.data_room()).filter(|room| *room >= MIN_ROOM);
         let limit = control.into_iter().chain(data).max()?;
         let expected = self.schedule.len().saturating_mul(48).saturating_add(self.queued).min(limit);
-        let mut message = self.begin(self.replay.next_number(), expected);
+        let mut message = self.replay.buffer(MESSAGE_HEAD.saturating_add(expected));
+        MessageHead { number: self.replay.next_number(), received: self.received }.encode(&mut message);
         if let Some(limit) = control {
             self.lay_refusals(&mut message, limit);
             self.lay_control(now, &mut message, limit);
