@@ -141,7 +141,8 @@ impl AgentBuilder {
         self
     }
 
-    /// The id of this run of the agent, by which the server tells a return from a replacement. Default random.
+    /// The id of this run of the agent, by which the server tells a return from a replacement. Default random. No two
+    /// runs may share one: of two that do, one draws another id as soon as it learns of it.
     pub fn instance(mut self, instance: InstanceId) -> Self {
         self.instance = Some(instance);
         self

@@ -187,8 +187,12 @@ impl Links {
             let past = Past { progress: tunnel.progress(), stood: since.elapsed() };
             let ended = tunnel.ended();
             info!(key = %self.hello_key(), ?end, ?ended, stood = ?past.stood, "the link ended");
-            let setback = Setback::by_end(end, ended.as_ref());
-            if ended.is_some() || setback.forked || self.hold.is_zero() {
+            let setback = match tunnel.peer_drain() {
+                // Said before, and true however the session ends.
+                Some(drain) if drain.code == CloseCode::REPLACED => Setback::by_code(CloseCode::REPLACED, ""),
+                _ => Setback::by_end(end, ended.as_ref()),
+            };
+            if ended.is_some() || setback.forked || setback.retry == Retry::Never || self.hold.is_zero() {
                 driver.await;
                 return self.depart(setback, past, None);
             }
@@ -204,17 +208,13 @@ impl Links {
         let mut old = Some(old);
         let deadline = far(Instant::now(), self.hold);
         loop {
-            let replaced = self.tunnel.0.peer_drain().is_some_and(|drain| drain.code == CloseCode::REPLACED);
-            if replaced {
-                setback = Setback::by_code(CloseCode::REPLACED, "");
-            }
             let Some(delay) = self.pace.delay(&setback, past, Instant::now().into_std(), rand::random()) else {
                 return Err(Box::new(self.depart(setback, past, None)));
             };
             self.teller.setback(&setback, delay, self.is_current());
             let mut moved_on = self.moved_on.clone();
             let attempt = async {
-                let until = Instant::now() + delay;
+                let until = far(Instant::now(), delay);
                 match old.take() {
                     // A timer for no time at all would wait for its next tick.
                     Some(old) if delay.is_zero() => drop(old.now_or_never()),
@@ -262,7 +262,7 @@ impl Links {
 
     /// Whether this is the session in which the server opens streams.
     fn is_current(&self) -> bool {
-        self.tunnel.0.peer_drain().is_none()
+        self.tunnel.0.peer_drain().is_none() && !*self.moved_on.borrow()
     }
 
     fn tell(&self, status: AgentStatus) {
@@ -279,7 +279,7 @@ impl Links {
 impl Teller {
     /// Says what went wrong, to the log, and by the status if that is of the current session.
     pub(crate) fn setback(&self, setback: &Setback, delay: Duration, current: bool) {
-        let (cause, text, until) = (setback.error.kind(), setback.text(), Instant::now() + delay);
+        let (cause, text, until) = (setback.error.kind(), setback.text(), far(Instant::now(), delay));
         warn!(key = %self.server.key(), cause = cause.as_str(), told = ?setback.told, retry_in = ?delay, "{text}");
         if current {
             let text = text.into();
@@ -311,7 +311,7 @@ pub(crate) async fn pause_until(until: Instant) {
 }
 
 /// `now` and so much; a time that the clock cannot tell is never reached.
-fn far(now: Instant, after: Duration) -> Instant {
+pub(super) fn far(now: Instant, after: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     now.checked_add(after).unwrap_or(now + CENTURY)
 }

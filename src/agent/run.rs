@@ -17,7 +17,7 @@ use super::{
     attempt::Server,
     config::{AgentBuilder, Config},
     connect::{BoxFuture, Connect},
-    life::{Departed, Life, Teller, Up, pause_until},
+    life::{Departed, Life, Teller, Up, far, pause_until},
     listener::{Listener, listener},
     pace::{Pace, Past},
     refusal::Setback,
@@ -27,14 +27,18 @@ use super::{
 };
 use crate::{
     error::Error,
-    frame::{Hello, InstanceId},
+    frame::{CloseCode, Hello, InstanceId},
     key::AgentKey,
+    mux::PeerDrain,
     proto::Attempts,
 };
 
 /// Sessions that may finish beside the current one: the oldest is ended for one more. There is one for each server
 /// that went down while a long stream ran.
 const MAX_LEAVING: usize = 4;
+
+/// The longest jitter that is heeded, as of `Retry-After`.
+const MAX_JITTER: Duration = Duration::from_secs(600);
 
 /// An agent that is set up and does not run yet.
 ///
@@ -136,7 +140,7 @@ enum Turn {
     /// The current session has ended.
     Departed(Box<Departed>),
     /// The server drains the current session; the next one is to come after so long.
-    Next(Duration),
+    Next(PeerDrain),
     /// There is no reason to go on.
     Over(Error),
 }
@@ -158,12 +162,17 @@ impl Work {
                     self.leaving.extend(current.take());
                     current = Some(self.start(*up));
                 }
-                Turn::Next(jitter) => {
+                Turn::Next(drain) => {
                     info!(key = %self.teller.server.key(), "the server drains: the next session is opened beside this one");
                     self.leaving.extend(current.take());
                     let surplus = self.leaving.len().saturating_sub(MAX_LEAVING);
                     self.leaving.drain(..surplus);
-                    delay = jitter;
+                    delay = drain.jitter.min(MAX_JITTER).mul_f64(rand::random());
+                    if drain.code == CloseCode::STALE {
+                        // Another process says that it is this one, as when a machine was copied.
+                        let setback = Setback::by_code(CloseCode::STALE, "");
+                        delay = delay.max(self.next_delay(setback, Past::default())?);
+                    }
                 }
                 Turn::Departed(departed) => {
                     current = None;
@@ -207,11 +216,12 @@ impl Work {
     async fn try_begin(&mut self, mut delay: Duration) -> Result<Up, Error> {
         let mut attempts = Attempts::default();
         loop {
-            pause_until(Instant::now() + delay).await;
+            pause_until(far(Instant::now(), delay)).await;
             self.teller.status.send_replace(AgentStatus::Connecting);
             let server = Arc::clone(&self.teller.server);
             let begun = match server.attach(&mut attempts, &self.hello, 0).await {
-                Ok(welcoming) => Up::new(&server, attempts.clone(), welcoming).await,
+                // Of a session that does not come about there is nothing to go on with.
+                Ok(welcoming) => Up::new(&server, std::mem::take(&mut attempts), welcoming).await,
                 Err(setback) => Err(setback),
             };
             match begun {
@@ -266,7 +276,7 @@ async fn until_turn(life: &mut Life, shutdown: &ShutdownHandle, leaving: &mut Ve
     tokio::select! {
         biased;
         _ = shutdown.asked() => Turn::Stop,
-        drain = life.server_drains() => Turn::Next(drain.jitter.mul_f64(rand::random())),
+        drain = life.server_drains() => Turn::Next(drain),
         departed = &mut *life => Turn::Departed(Box::new(departed)),
         // A session that leaves has ended, and the server has begun another one in its place: it displaces ours.
         up = beside(leaving) => Turn::Up(up),

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
+use super::life::far;
 use crate::error::ErrorKind;
 
 /// What an agent is doing, as a `watch` for readiness checks.
@@ -90,7 +91,7 @@ impl ShutdownHandle {
     pub(crate) async fn time_is_up(&self, asked: Instant) {
         let mut drain = self.0.subscribe();
         loop {
-            let until = asked + drain.borrow_and_update().unwrap_or_default();
+            let until = far(asked, drain.borrow_and_update().unwrap_or_default());
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
                 // The sender lives in `self`, so that there is always one.

@@ -173,8 +173,9 @@ impl<T: Handle> Inner<T> {
         let (link, at) = self.with(|state, now| (state.registry.link(key, epoch), now));
         let Some(link) = link else { return };
         let (heard, over) = (link.tunnel.heard(), link.tunnel.ended().is_some());
-        // One that leaves has its time, and no grace.
-        let grace = link.since.map_or(Grace::Drop, |since| self.grace(key, cause, &link, at, since));
+        // One that leaves is held, too, within the time that it has; the policy is asked for keys only.
+        let leaving = if self.max_hold().is_zero() { Grace::Drop } else { Grace::Hold(self.max_hold()) };
+        let grace = link.since.map_or(leaving, |since| self.grace(key, cause, &link, at, since));
         self.with(|state, now| {
             if heard {
                 state.registry.heard(key, epoch);

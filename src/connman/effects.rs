@@ -91,7 +91,8 @@ impl<T: Handle> Inner<T> {
                 tracing::warn!(key = %registration.key, "sessions in grace hold too much: the oldest is given up");
                 tunnel.end(SessionEnd::Lost);
             }
-            Effect::Cut { tunnel, code } => tunnel.close(code, "the time to finish is over", end_of(code)),
+            Effect::Cut { tunnel, lost: true, .. } => tunnel.end(SessionEnd::Lost),
+            Effect::Cut { tunnel, code, lost: false } => tunnel.close(code, "the time to finish is over", end_of(code)),
             Effect::Closed { registration, tunnel, code, told } => {
                 tunnel.close(code, "", end_of(code));
                 if told {

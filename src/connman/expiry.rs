@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle as Runtime, sync::Notify};
@@ -11,6 +11,9 @@ use crate::connman::{
     handle::Handle,
     state::{Expiry, Inner},
 };
+
+/// How often it is looked whether sessions without a link hold too much: they fill up while nobody calls.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is to be done about the task, outside the lock.
 #[must_use = "the task learns of the deadline only by carrying this out"]
@@ -85,7 +88,7 @@ async fn run<T: Handle>(mut running: Running<T>, rearm: Arc<Notify>) {
 fn step<T: Handle>(inner: &Arc<Inner<T>>) -> Option<Instant> {
     inner.with(|state, now| {
         state.registry.expire(now);
-        let next = state.registry.next_deadline();
+        let next = state.registry.next_deadline().map(|next| next.min(now + LOOK_EVERY));
         state.expiry = next.map_or(Expiry::Idle, Expiry::Until);
         next
     })

@@ -11,7 +11,7 @@ use crate::{
         handle::Handle,
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
-        registry::Refusal,
+        registry::{Refusal, after},
         state::Inner,
     },
     frame::{CloseCode, SessionId},
@@ -152,7 +152,7 @@ impl ConnectionManager {
         // Before the first look, so that no word is lost in between.
         left.as_mut().enable();
         let leaving = self.inner.with(|state, now| {
-            let until = now.checked_add(deadline).unwrap_or(now);
+            let until = after(now, deadline);
             state.registry.drain(CloseCode::RESTART, until, now);
             state.registry.counts().leaving
         });

@@ -105,8 +105,12 @@ struct Kept<T> {
 struct Leaving<T> {
     kept: Kept<T>,
     up: bool,
-    /// When it is cut off.
+    /// When it is cut off: the end of its drain, or of its hold, if it has no link and that comes first.
     until: Instant,
+    /// The end of its drain.
+    deadline: Instant,
+    /// The end of its hold, as long as its agent has not spoken since.
+    owed: Option<Instant>,
     /// With which code.
     code: CloseCode,
 }
@@ -344,7 +348,7 @@ impl<T: Clone> Slot<T> {
 }
 
 /// A time after another. Cannot overflow within the life of a process.
-fn after(now: Instant, wait: Duration) -> Instant {
+pub(super) fn after(now: Instant, wait: Duration) -> Instant {
     now.checked_add(wait.min(A_YEAR)).unwrap_or(now)
 }
 

@@ -70,8 +70,11 @@ impl<T: Clone> Registry<T> {
         let new = claim.registration;
         let Some(slot) = self.slots.get_mut(&new.key) else { return };
         if let Some(leaving) = slot.leaving.iter_mut().find(|leaving| leaving.kept.session == claim.session) {
+            leaving.owed = leaving.owed.filter(|_| !(leaving.up && heard));
             leaving.up = true;
             leaving.kept.renew(claim);
+            let (serial, until) = (leaving.kept.serial, leaving.deadline);
+            self.cut_at(&new.key, serial, until);
             return;
         }
         slot.reconnects = slot.reconnects.saturating_add(1);
@@ -111,7 +114,10 @@ impl<T: Clone> Registry<T> {
         if self.closed || self.draining {
             return Err((Conflict::ShuttingDown, tunnel));
         }
-        if incumbent.as_ref().map(|old| old.registration.epoch) != seen {
+        let newest = self.slots.get(&registration.key).and_then(Slot::newest);
+        if incumbent.as_ref().map(|old| old.registration.epoch) != seen
+            || newest.is_some_and(|newest| newest >= registration.epoch)
+        {
             return Err((Conflict::Changed, tunnel));
         }
         if incumbent.is_none() && self.counts.connected + self.counts.grace >= self.limits.tunnels {
@@ -168,6 +174,10 @@ impl<T: Clone> Registry<T> {
             && kept.registration.epoch == epoch
         {
             *owed = None;
+        }
+        let leaving = self.slots.get_mut(key).into_iter().flat_map(|slot| &mut slot.leaving);
+        for leaving in leaving.filter(|leaving| leaving.is(epoch)) {
+            leaving.owed = None;
         }
     }
 }

@@ -49,7 +49,7 @@ impl<T: Clone> Registry<T> {
         self.expire(now);
         match self.link(key, epoch) {
             None => return false,
-            Some(Link { since: None, .. }) => self.on_leaving_lost(key, epoch, over),
+            Some(Link { since: None, .. }) => self.on_leaving_lost(key, epoch, grace, over, at),
             Some(_) => match grace {
                 Grace::Drop => self.lose_for_good(key, cause),
                 Grace::Hold(hold) => self.hold(key, cause, at, hold),
@@ -103,17 +103,29 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    /// A link of a session that leaves is lost. It may come back, unless it was replaced.
-    fn on_leaving_lost(&mut self, key: &AgentKey, epoch: Epoch, over: bool) {
+    /// A link of a session that leaves is lost. It may come back within its hold, unless it was replaced.
+    fn on_leaving_lost(&mut self, key: &AgentKey, epoch: Epoch, grace: Grace, over: bool, at: Instant) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let Some(leaving) = slot.leaving.iter_mut().find(|leaving| leaving.is(epoch)) else { return };
         leaving.up = false;
-        if over || leaving.code == CloseCode::REPLACED {
-            let serial = leaving.kept.serial;
-            if let Some(Leaving { kept, code, .. }) = self.take_leaving(key, serial) {
-                self.effects.push(Effect::Cut { tunnel: kept.tunnel, code });
+        let serial = leaving.kept.serial;
+        match grace {
+            Grace::Hold(hold) if !over && leaving.code != CloseCode::REPLACED => {
+                let until = leaving.owed.unwrap_or_else(|| after(at, hold)).min(leaving.deadline);
+                leaving.owed = Some(until);
+                self.cut_at(key, serial, until);
             }
+            _ => self.cut(key, serial),
         }
+    }
+
+    /// Has a session that leaves be cut off at another time.
+    pub(super) fn cut_at(&mut self, key: &AgentKey, serial: Epoch, until: Instant) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(leaving) = slot.leaving.iter_mut().find(|leaving| leaving.kept.serial == serial) else { return };
+        let old = mem::replace(&mut leaving.until, until);
+        self.due.remove(&(old, Due::Leaving(key.clone(), serial)));
+        self.due.insert((until, Due::Leaving(key.clone(), serial)));
     }
 
     /// A connected key's session gives its place to the one of `by`.
@@ -124,7 +136,7 @@ impl<T: Clone> Registry<T> {
         if drain.is_zero() {
             self.sessions.remove(&kept.session);
         } else {
-            self.leave(kept, true, code, after(now, drain));
+            self.leave(kept, None, code, after(now, drain));
         }
         self.effects.push(Effect::Displaced { old, tunnel, by: Arc::clone(by), code, drain });
     }
@@ -146,7 +158,7 @@ impl<T: Clone> Registry<T> {
         let hold = if let Grace::Hold(hold) = grace { hold } else { Duration::ZERO };
         let Some(kept) = self.hold_place(key, now, after(now, hold)) else { return false };
         self.effects.push(Effect::Drained { registration: Arc::clone(&kept.registration) });
-        self.leave(kept, true, CloseCode::DRAINED, after(now, drain));
+        self.leave(kept, None, CloseCode::DRAINED, after(now, drain));
         if matches!(grace, Grace::Drop) {
             self.vacate(key, Refusal::NoConnection);
         }
@@ -160,20 +172,20 @@ impl<T: Clone> Registry<T> {
         self.draining = true;
         let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
         for key in keys {
-            let (kept, up) = match self.slots.get_mut(&key).map(|slot| &mut slot.state) {
-                Some(State::Connected { .. }) => (self.hold_place(&key, now, until), true),
+            let (kept, held) = match self.slots.get_mut(&key).map(|slot| &mut slot.state) {
+                Some(State::Connected { .. }) => (self.hold_place(&key, now, until), None),
                 Some(State::Grace { kept, until: old, .. }) => {
                     let kept = kept.take();
                     let old = mem::replace(old, until);
                     self.due.remove(&(old, Due::Grace(key.clone())));
                     self.due.insert((until, Due::Grace(key.clone())));
-                    (kept, false)
+                    (kept, Some(old))
                 }
-                Some(State::Absent) | None => (None, false),
+                Some(State::Absent) | None => (None, None),
             };
             if let Some(kept) = kept {
                 let (registration, tunnel) = (Arc::clone(&kept.registration), kept.tunnel.clone());
-                self.leave(kept, up, code, until);
+                self.leave(kept, held, code, until);
                 self.effects.push(Effect::Draining {
                     registration,
                     tunnel,
@@ -184,13 +196,15 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    fn leave(&mut self, kept: Kept<T>, up: bool, code: CloseCode, until: Instant) {
+    /// `held`: it has no link, and is held until then.
+    fn leave(&mut self, kept: Kept<T>, held: Option<Instant>, code: CloseCode, deadline: Instant) {
         let key = kept.registration.key.clone();
         let Some(slot) = self.slots.get_mut(&key) else { return };
         let serial = kept.serial;
         let oldest = slot.leaving.first().filter(|_| slot.leaving.len() >= MAX_LEAVING);
         let oldest = oldest.map(|oldest| oldest.kept.serial);
-        slot.leaving.push(Leaving { kept, up, until, code });
+        let until = held.map_or(deadline, |held| held.min(deadline));
+        slot.leaving.push(Leaving { kept, up: held.is_none(), until, deadline, owed: held, code });
         self.counts.leaving += 1;
         self.due.insert((until, Due::Leaving(key.clone(), serial)));
         if let Some(serial) = oldest {
@@ -198,8 +212,20 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    /// Gives up the session whose grace ends first; its key is waited for all the same. False: there is none.
+    /// Gives up the session without a link whose hold ends first; its key is waited for all the same. False: there is
+    /// none.
     pub(in crate::connman) fn evict(&mut self) -> bool {
+        let lost = self.due.iter().find_map(|(_, due)| {
+            let Due::Leaving(key, serial) = due else { return None };
+            let leaving = &self.slots.get(key)?.leaving;
+            leaving.iter().any(|leaving| leaving.kept.serial == *serial && !leaving.up).then(|| (key.clone(), *serial))
+        });
+        if let Some((key, serial)) = lost
+            && let Some(Leaving { kept: Kept { registration, tunnel, .. }, .. }) = self.take_leaving(&key, serial)
+        {
+            self.effects.push(Effect::Evicted { registration, tunnel });
+            return true;
+        }
         let Self { due, slots, sessions, effects, .. } = self;
         let kept = due.iter().find_map(|(_, due)| {
             let Due::Grace(key) = due else { return None };
@@ -214,8 +240,9 @@ impl<T: Clone> Registry<T> {
 
     /// A session that leaves has had its time.
     pub(super) fn cut(&mut self, key: &AgentKey, serial: Epoch) {
-        if let Some(Leaving { kept, code, .. }) = self.take_leaving(key, serial) {
-            self.effects.push(Effect::Cut { tunnel: kept.tunnel, code });
+        if let Some(Leaving { kept, up, code, .. }) = self.take_leaving(key, serial) {
+            let lost = !up && code != CloseCode::REPLACED;
+            self.effects.push(Effect::Cut { tunnel: kept.tunnel, code, lost });
         }
     }
 
@@ -275,7 +302,7 @@ impl<T: Clone> Registry<T> {
 
 impl<T> Leaving<T> {
     /// Whether its link is that of this epoch.
-    fn is(&self, epoch: Epoch) -> bool {
+    pub(super) fn is(&self, epoch: Epoch) -> bool {
         self.up && self.kept.registration.epoch == epoch
     }
 }

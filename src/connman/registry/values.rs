@@ -83,8 +83,8 @@ pub(in crate::connman) enum Effect<T> {
     Draining { registration: Arc<Registration>, tunnel: T, code: CloseCode, drain: Duration },
     /// A session in grace is to be ended, since all of them together hold too much.
     Evicted { registration: Arc<Registration>, tunnel: T },
-    /// A session that left is to be ended: its time is over, or its link.
-    Cut { tunnel: T, code: CloseCode },
+    /// A session that left is to be ended, its time being over: with this code, or, if it has no link, as lost.
+    Cut { tunnel: T, code: CloseCode, lost: bool },
     /// A tunnel is to be closed with this code, since this side wants it; `told`: it was its key's current one, with a
     /// link.
     Closed { registration: Arc<Registration>, tunnel: T, code: CloseCode, told: bool },

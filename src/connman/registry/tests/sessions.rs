@@ -165,14 +165,14 @@ fn b10_a_displaced_session_finishes_in_its_time_and_takes_no_dial() {
     assert_eq!(registry.counts(), Counts { connected: 1, leaving: 1, ..Counts::default() });
     assert_eq!(registry.dial(&key(0), ask(), now), DialStep::Ready(Epoch::new(2), 2));
     registry.expire(now + DRAIN);
-    assert_eq!(registry.take_effects(), [Effect::Cut { tunnel: 1, code: CloseCode::REPLACED }]);
+    assert_eq!(registry.take_effects(), [Effect::Cut { tunnel: 1, code: CloseCode::REPLACED, lost: false }]);
     assert_eq!(registry.counts(), Counts { connected: 1, ..Counts::default() });
 
     // A replaced session is not waited for; its link's end is its own.
     registry.register(&registration(0, 3), session(3), 3, Some(Epoch::new(2)), now + DRAIN).unwrap();
     registry.take_effects();
     assert!(lose(&mut registry, 2, now + DRAIN));
-    assert_eq!(registry.take_effects(), [Effect::Cut { tunnel: 2, code: CloseCode::REPLACED }]);
+    assert_eq!(registry.take_effects(), [Effect::Cut { tunnel: 2, code: CloseCode::REPLACED, lost: false }]);
     assert!(matches!(registry.find(&key(0), Epoch::new(0), now), Found::Ready(_, 3)));
 }
 
@@ -198,7 +198,7 @@ fn b85_a_session_that_its_agent_drains_leaves_and_may_come_back_meanwhile() {
     assert_eq!(answers(&effects), [(ticket, Ok(3))]);
     // Its agent ends it in order.
     registry.link_lost(&key(0), Epoch::new(2), LossCause::Lost, Grace::Drop, true, (now, now));
-    assert!(matches!(registry.take_effects()[..], [Effect::Cut { tunnel: 1, code: CloseCode::DRAINED }]));
+    assert!(matches!(registry.take_effects()[..], [Effect::Cut { tunnel: 1, code: CloseCode::DRAINED, lost: true }]));
     assert_eq!(registry.counts(), Counts { connected: 1, ..Counts::default() });
 }
 
@@ -274,5 +274,36 @@ fn a_disconnect_closes_the_sessions_that_leave_too() {
     assert!(registry.close(&key(0), CloseCode::CREDENTIALS, Refusal::NoConnection, now));
     let closed = registry.take_effects().into_iter().filter(|effect| matches!(effect, Effect::Closed { .. })).count();
     assert_eq!((closed, registry.counts()), (2, Counts::default()));
+    assert!(registry.slots.is_empty() && registry.due.is_empty() && registry.sessions.is_empty());
+}
+
+#[test]
+fn m40_a_newer_link_of_a_session_that_leaves_makes_a_judgement_void() {
+    let (mut registry, now) = connected();
+    registry.drained_by_agent(&key(0), Epoch::new(1), DRAIN, Grace::Hold(HOLD), now);
+    let fresh = hello(&mut registry, &registration(0, 2), 0, 1, (Bound::Yes, true), now);
+    assert_eq!(fresh, Got::Fresh { incumbent: Some(1) });
+    assert_eq!(resume(&mut registry, 3, 1, now), Got::Bound(1));
+    let late = registry.register(&registration(0, 2), session(2), 2, Some(Epoch::new(1)), now);
+    assert_eq!(late, Err((Conflict::Changed, 2)));
+}
+
+#[test]
+fn m53_a_session_that_leaves_is_held_no_longer_than_any_other() {
+    let (mut registry, now) = connected();
+    let drain = Duration::from_secs(3600);
+    registry.drained_by_agent(&key(0), Epoch::new(1), drain, Grace::Drop, now);
+    lose(&mut registry, 1, now);
+    assert_eq!(resume(&mut registry, 2, 1, now + ms(1)), Got::Bound(1));
+    assert_eq!(registry.next_deadline(), Some(now + drain), "with a link it has all its time");
+    lose(&mut registry, 2, now + ms(2));
+    assert_eq!(registry.next_deadline(), Some(now + HOLD), "nobody spoke on it");
+    assert_eq!(resume(&mut registry, 3, 2, now + ms(3)), Got::Bound(1));
+    registry.heard(&key(0), Epoch::new(3));
+    lose(&mut registry, 3, now + ms(4));
+    assert_eq!(registry.next_deadline(), Some(now + ms(4) + HOLD));
+    registry.take_effects();
+    registry.expire(now + ms(4) + HOLD);
+    assert!(matches!(registry.take_effects()[..], [Effect::Cut { tunnel: 1, code: CloseCode::DRAINED, lost: true }]));
     assert!(registry.slots.is_empty() && registry.due.is_empty() && registry.sessions.is_empty());
 }

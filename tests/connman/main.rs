@@ -1,9 +1,11 @@
 //! What dials and streams meet when agents are taken over, lost, back, sent away or late: server and agent together.
 #![cfg(all(feature = "server", feature = "agent"))]
 
-#[path = "support/net.rs"]
+#[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
+
+mod edges;
 
 use std::{
     sync::{Arc, Mutex},
