@@ -16,9 +16,16 @@ use crate::{
     state, text,
 };
 
-/// How much goes each way, and how often the link breaks meanwhile.
-const BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 128 << 20 };
-const CUTS: u64 = if cfg!(debug_assertions) { 20 } else { 100 };
+/// How much goes each way, and how often the link breaks meanwhile: with `REVDIAL_KILL=full` in the environment, 1 GiB
+/// and 1,000 times.
+fn scale() -> (usize, u64) {
+    match std::env::var("REVDIAL_KILL").as_deref() {
+        Ok("full") => (1 << 30, 1_000),
+        Ok(other) => panic!("REVDIAL_KILL={other}: it may be full"),
+        Err(_) if cfg!(debug_assertions) => (8 << 20, 20),
+        Err(_) => (128 << 20, 100),
+    }
+}
 
 /// No transfer takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,20 +74,22 @@ impl Apart {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_survives_resets_and_closes_between_the_programs() {
-    let apart = Apart::new(Plan::new(SEED, CUTS, Way::ToServer, BYTES as u64), "").await;
-    let body = apart.gateway.get(&format!("/proxy/a/down/{BYTES}")).await.into_body();
-    assert_eq!(timeout(PATIENCE, check(body)).await, Ok(Ok(BYTES)));
-    apart.assert_survived(CUTS).await;
+    let (bytes, cuts) = scale();
+    let apart = Apart::new(Plan::new(SEED, cuts, Way::ToServer, bytes as u64), "").await;
+    let body = apart.gateway.get(&format!("/proxy/a/down/{bytes}")).await.into_body();
+    assert_eq!(timeout(PATIENCE, check(body)).await, Ok(Ok(bytes)));
+    apart.assert_survived(cuts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_survives_resets_and_closes_between_the_programs() {
-    let apart = Apart::new(Plan::new(SEED, CUTS, Way::ToAgent, BYTES as u64), "").await;
-    let request = apart.gateway.build(Method::POST, "/proxy/a/up").header(header::CONTENT_LENGTH, BYTES);
-    let answer = timeout(PATIENCE, apart.gateway.client.request(request.body(load(BYTES)).unwrap())).await;
+    let (bytes, cuts) = scale();
+    let apart = Apart::new(Plan::new(SEED, cuts, Way::ToAgent, bytes as u64), "").await;
+    let request = apart.gateway.build(Method::POST, "/proxy/a/up").header(header::CONTENT_LENGTH, bytes);
+    let answer = timeout(PATIENCE, apart.gateway.client.request(request.body(load(bytes)).unwrap())).await;
     let answer = text(answer.expect("in time").expect("an answer")).await;
-    assert_eq!(answer, (StatusCode::OK, BYTES.to_string()));
-    apart.assert_survived(CUTS).await;
+    assert_eq!(answer, (StatusCode::OK, bytes.to_string()));
+    apart.assert_survived(cuts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
