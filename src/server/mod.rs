@@ -82,8 +82,9 @@
 //! WebSocket key, or a body · 426 no `revdial.v1` among the subprotocols · 101. Answers have no body. What is not on the layer's
 //! path goes to the inner service untouched.
 //!
-//! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4411 key in use, 4403 key of
-//! somebody else, 1013 overloaded, 1001 shutting down.
+//! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4409 older than another
+//! link of its key or attempt of its session, 4411 key in use, 4403 key or session of somebody else, 4429 the eleventh in a
+//! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down.
 //!
 //! Each refusal, before and after the 101, is counted once and logged once, with its reason.
 //!
