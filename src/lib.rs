@@ -21,7 +21,7 @@
 //! | open a raw byte stream | [`ConnectionManager::dial`](connman::ConnectionManager::dial), a [`TunnelStream`] |
 //! | be reached, by forwarding to local ports and sockets | [`Agent::forward`](agent::Agent::forward) |
 //! | be reached, by serving streams in process | [`Agent::listen`](agent::Agent::listen) |
-//! | bring one's own I/O, or write a tool | [`frame`] and [`proto`] |
+//! | bring one's own I/O, or write a tool | [`frame`] and [`proto`]; for the classic protocol [`dialback`] |
 //!
 //! # The whole way
 //!
@@ -84,7 +84,7 @@
 //! 7  server  connector  agent    tower faces
 //! 6  connman                     who is connected, who is in grace, who waits
 //! 5  tunnel                      one handle, one stream
-//! 4  mux                         drivers: a session meets its links
+//! 4  mux  dialback               drivers: a session meets its links; the classic protocol
 //! 3  error                       the one public error
 //! 2  link                        one WebSocket, and nothing about tunnels
 //! 1  proto                       the mux machine: bytes and time in, bytes and deadlines out
@@ -110,6 +110,8 @@ pub mod agent;
 pub mod connector;
 #[cfg(feature = "server")]
 pub mod connman;
+#[cfg(any(feature = "server", feature = "agent"))]
+pub mod dialback;
 mod error;
 pub mod frame;
 mod key;

@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["proto"],
     &["link"],
     &["error"],
-    &["mux"],
+    &["mux", "dialback"],
     &["tunnel"],
     &["connman"],
     &["server", "connector", "agent"],
@@ -27,6 +27,9 @@ const UPWARD: &[(&str, &str)] = &[("metrics", "error")];
 
 /// Files above floor 1 that are pure all the same.
 const PURE: &[&str] = &[
+    "dialback/control.rs",
+    "dialback/path.rs",
+    "dialback/pending.rs",
     "connman/policy.rs",
     "connman/registry.rs",
     "connman/registry/attach.rs",

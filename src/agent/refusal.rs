@@ -110,9 +110,12 @@ impl Setback {
             CloseCode::DRAINED | CloseCode::RESTART => (ErrorKind::Shutdown, Retry::Jitter),
             CloseCode::DEAD_PEER => (ErrorKind::SessionLost, Retry::Jitter),
             CloseCode::TRY_LATER | CloseCode::OVER_BUDGET | CloseCode::FLOOD => (ErrorKind::Overloaded, Retry::Backoff),
-            CloseCode::MALFORMED | CloseCode::TEXT | CloseCode::TOO_BIG | CloseCode::FORBIDDEN | CloseCode::CREDIT => {
-                (ErrorKind::Protocol, Retry::Backoff)
-            }
+            CloseCode::MALFORMED
+            | CloseCode::TEXT
+            | CloseCode::INVALID_DATA
+            | CloseCode::TOO_BIG
+            | CloseCode::FORBIDDEN
+            | CloseCode::CREDIT => (ErrorKind::Protocol, Retry::Backoff),
             _ => (ErrorKind::SessionLost, Retry::Backoff),
         };
         let what = format!("the server closed with {code}");
@@ -232,6 +235,7 @@ mod tests {
             (1001, ErrorKind::Shutdown, Retry::Jitter),
             (1002, ErrorKind::Protocol, Retry::Backoff),
             (1003, ErrorKind::Protocol, Retry::Backoff),
+            (1007, ErrorKind::Protocol, Retry::Backoff),
             (1008, ErrorKind::Forbidden, Retry::Slow),
             (1009, ErrorKind::Protocol, Retry::Backoff),
             (1011, ErrorKind::SessionLost, Retry::Backoff),

@@ -59,6 +59,8 @@ codes!(CloseCode {
     MALFORMED = 1002, "bytes that do not parse";
     /// A text message.
     TEXT = 1003, "text message";
+    /// A control line of the dial-back protocol that is none; `revdial.v1` has no use for it.
+    INVALID_DATA = 1007, "invalid data";
     /// The agent is not allowed here.
     POLICY = 1008, "policy";
     /// A message over the limit.
