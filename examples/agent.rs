@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use revdial::{
-    agent::{Agent, Targets},
+    agent::{Agent, ProtocolChoice, Targets},
     proto::SessionConfig,
 };
 
@@ -37,6 +37,9 @@ struct Args {
     /// How long running streams may finish when the agent is told to stop.
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
     drain: Duration,
+    /// What is spoken with the gateway: auto, native, or dialback.
+    #[arg(long, default_value = "auto")]
+    protocol: ProtocolChoice,
     /// Do not verify the gateway's certificate.
     #[arg(long)]
     insecure: bool,
@@ -53,6 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .token(args.token)
         .agent_version(concat!("revdial-agent/", env!("CARGO_PKG_VERSION")))
         .session(session)
+        .protocol(args.protocol)
         .insecure(args.insecure)
         .build()?;
     let (shutdown, terminated) = (agent.shutdown_handle(), terminated()?);

@@ -111,6 +111,10 @@ pub mod connector;
 #[cfg(feature = "server")]
 pub mod connman;
 #[cfg(any(feature = "server", feature = "agent"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "agent")),
+    expect(dead_code, reason = "both sides share it, and each uses its half")
+)]
 pub mod dialback;
 mod error;
 pub mod frame;
@@ -140,7 +144,7 @@ mod tunnel;
 pub use error::{Blame, Error, ErrorKind};
 pub use key::{AgentKey, Epoch, InvalidName, TargetName};
 #[cfg(any(feature = "server", feature = "agent"))]
-pub use link::LinkEnd;
+pub use link::{LinkEnd, Protocol};
 #[cfg(any(feature = "server", feature = "agent"))]
 pub use tunnel::TunnelStream;
 

@@ -48,6 +48,8 @@ const RESUMES: &str = "revdial_session_resumes_total";
 const PAUSE: &str = "revdial_session_pause_seconds";
 const BUDGET_REFUSED: &str = "revdial_budget_refused_total";
 const OVERLOAD: &str = "revdial_overload_total";
+const PICKUPS: &str = "revdial_pickup_total";
+const PATHS_REJECTED: &str = "revdial_path_rejected_total";
 
 /// Tells the recorder what each metric means. A recorder that is installed later does not learn it.
 pub(crate) fn describe() {
@@ -72,6 +74,8 @@ pub(crate) fn describe() {
         (RESUMES, Unit::Count, "Links that named a session to go on with, by result"),
         (BUDGET_REFUSED, Unit::Count, "What was given up since memory is bounded, by what"),
         (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
+        (PICKUPS, Unit::Count, "Connections that dial-back agents brought for a dial, by result"),
+        (PATHS_REJECTED, Unit::Count, "Paths that a dial-back server named and its agent would not dial"),
     ];
     for (name, unit, text) in counters {
         describe_counter!(name, unit, text);
@@ -100,6 +104,18 @@ pub(crate) fn record_active_connections(change: i64) {
 #[cfg(feature = "server")]
 pub(crate) fn record_grace_entries(change: i64) {
     gauge!(GRACE_ENTRIES).increment(change as f64);
+}
+
+/// A pick-up was delivered or refused: `ok`, `unknown`, `duplicate`, `late` or `principal`.
+#[cfg(feature = "server")]
+pub(crate) fn record_pickup(result: &'static str) {
+    counter!(PICKUPS, "result" => result).increment(1);
+}
+
+/// A server named a path that an agent does not dial.
+#[cfg(feature = "agent")]
+pub(crate) fn record_path_rejected() {
+    counter!(PATHS_REJECTED).increment(1);
 }
 
 /// A key's agent returned within the grace.

@@ -153,7 +153,7 @@ fn report(connman: &ConnectionManager) -> Value {
                 "since_seconds": agent.since.as_secs_f64(),
                 "grace_left_seconds": agent.grace_left.map(|left| left.as_secs_f64()),
                 "peer": agent.peer_addr.map(|addr| addr.to_string()),
-                "protocol": agent.protocol,
+                "protocol": agent.protocol.as_str(),
                 "version": agent.agent_version,
                 "labels": agent.labels.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>(),
                 "rtt_seconds": agent.rtt.map(|rtt| rtt.as_secs_f64()),

@@ -3,24 +3,26 @@
 use std::{fmt, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::sync::Mutex;
+use http::{HeaderMap, Uri};
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     config::Config,
-    connect::{Connect, reach},
+    connect::{Connect, ServerIo, open, upgrade},
     refusal::{Retry, Setback},
 };
 use crate::{
+    dialback::{ControlLink, pickup_uri},
     error::ErrorKind,
     frame::{Hello, Welcome},
     key::AgentKey,
-    link::MessageLink,
+    link::{self, ByteLink, MessageLink, Protocol, Refused},
     metrics,
     mux::establish,
     proto::{Attempts, SessionConfig, Welcomed},
 };
 
-/// How long the token, the connect and the upgrade may take together.
+/// How long the token, the connect and the upgrade may take together, of a link and of a pick-up.
 const REACH_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long WELCOME may take.
@@ -31,7 +33,16 @@ pub(crate) struct Server {
     config: Config,
     /// Held for the whole of an attempt. Two sessions may want to dial when one of them drains; but a server takes a
     /// link for stale that speaks up only after a newer one of its agent has.
+    attempt: Mutex<()>,
     connector: Mutex<Box<dyn Connect>>,
+}
+
+/// What an attempt came to.
+pub(crate) enum Attached {
+    /// A link of the native protocol, with its WELCOME.
+    Native(Welcoming),
+    /// The control link of a server that speaks dial-back.
+    Dialback(ControlLink),
 }
 
 /// A link with its WELCOME.
@@ -49,7 +60,7 @@ pub(crate) struct Welcoming {
 impl Server {
     /// The server that these settings name.
     pub(crate) fn new(config: Config, connector: Box<dyn Connect>) -> Self {
-        Self { config, connector: Mutex::new(connector) }
+        Self { config, attempt: Mutex::new(()), connector: Mutex::new(connector) }
     }
 
     /// The agent's key.
@@ -63,30 +74,60 @@ impl Server {
     }
 
     /// One attempt, from the token to WELCOME: the next of `attempts`, of whose session the agent `has` so many counted
-    /// messages.
+    /// messages. With a server that speaks dial-back it is over before HELLO.
     ///
     /// # Cancel safety
     /// Dropped midway, the link is closed without a word and the attempt used up.
-    pub(crate) async fn attach(&self, attempts: &mut Attempts, base: &Hello, has: u64) -> Result<Welcoming, Setback> {
-        let welcoming = async {
-            let mut connector = self.connector.lock().await;
-            let reached = tokio::time::timeout(REACH_WITHIN, self.reach(&mut **connector));
-            let mut link = reached.await.unwrap_or_else(|_| {
-                Err(Setback::new(ErrorKind::Handshake, Retry::Backoff, "the server did not answer in time"))
-            })?;
+    pub(crate) async fn attach(&self, attempts: &mut Attempts, base: &Hello, has: u64) -> Result<Attached, Setback> {
+        let attached = async {
+            let _attempt = self.attempt.lock().await;
+            let reached = timeout(REACH_WITHIN, self.reach());
+            let (mut link, protocol) = reached.await.unwrap_or_else(|_| Err(too_late()))?;
+            if protocol == Protocol::Dialback {
+                return Ok(Attached::Dialback(ControlLink::new(link)));
+            }
             let offer = establish::offer(&mut link, attempts, base, has, WELCOME_WITHIN);
             let (welcome, welcomed, has) = offer.await.map_err(Setback::by_establish)?;
-            Ok(Welcoming { link, welcome, welcomed, has })
+            Ok(Attached::Native(Welcoming { link, welcome, welcomed, has }))
         };
-        welcoming.await.inspect_err(|setback: &Setback| {
+        attached.await.inspect_err(|setback: &Setback| {
             metrics::record_agent_connect_failure(setback.error.kind().as_str());
         })
     }
 
-    async fn reach(&self, connector: &mut dyn Connect) -> Result<MessageLink, Setback> {
-        let token = caught("the token source panicked", self.config.token.ask()).await?;
-        caught("the connector panicked", reach(connector, &self.config.uri, token)).await?
+    async fn reach(&self) -> Result<(MessageLink, Protocol), Setback> {
+        let (io, headers) = self.open(&self.config.uri).await?;
+        upgrade(io, &self.config.uri, headers, self.config.protocol).await
     }
+
+    async fn open(&self, uri: &Uri) -> Result<(Box<dyn ServerIo>, HeaderMap), Setback> {
+        let token = caught("the token source panicked", self.config.token.ask()).await?;
+        caught("the connector panicked", open(&self.connector, uri, token)).await?
+    }
+
+    /// Brings the connection that a dial-back server has asked for by this path.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the connection is closed without a word.
+    pub(crate) async fn pick_up(&self, path: &str) -> Result<ByteLink, Setback> {
+        let uri = pickup_uri(&self.config.uri, path).map_err(|why| {
+            metrics::record_path_rejected();
+            Setback::caused(ErrorKind::Protocol, Retry::Never, "the server named a path that is not dialled", why)
+        })?;
+        let picked_up = async {
+            let (io, headers) = self.open(&uri).await?;
+            match link::pick_up(io, &uri, headers).await {
+                Ok(Ok(link)) => Ok(link),
+                Ok(Err(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
+                Err(error) => Err(Setback::caused(ErrorKind::Handshake, Retry::Never, "the upgrade failed", error)),
+            }
+        };
+        timeout(REACH_WITHIN, picked_up).await.unwrap_or_else(|_| Err(too_late()))
+    }
+}
+
+fn too_late() -> Setback {
+    Setback::new(ErrorKind::Handshake, Retry::Backoff, "the server did not answer in time")
 }
 
 /// What `code`, some of it the user's, gives. That it panicked is a failed attempt, not the end of the agent.

@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::{
     backoff::Backoff,
-    connect::{self, BoxError, BoxFuture, Connector},
+    connect::{self, BoxError, BoxFuture, Connector, ProtocolChoice},
     endpoint::endpoint,
     run::Agent,
 };
@@ -36,6 +36,7 @@ pub struct AgentBuilder {
     labels: Vec<(String, String)>,
     version: String,
     instance: Option<InstanceId>,
+    protocol: ProtocolChoice,
     #[cfg(feature = "tls")]
     insecure: bool,
 }
@@ -55,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) backoff: Backoff,
     /// What it says about itself.
     pub(crate) hello: Hello,
+    /// What it speaks.
+    pub(crate) protocol: ProtocolChoice,
 }
 
 /// Where the bearer token comes from.
@@ -85,6 +88,7 @@ impl AgentBuilder {
             labels: Vec::new(),
             version: concat!("revdial/", env!("CARGO_PKG_VERSION")).to_owned(),
             instance: None,
+            protocol: ProtocolChoice::Auto,
             #[cfg(feature = "tls")]
             insecure: false,
         }
@@ -148,6 +152,12 @@ impl AgentBuilder {
         self
     }
 
+    /// What is spoken with the server. Default [`ProtocolChoice::Auto`]: whatever it speaks.
+    pub fn protocol(mut self, choice: ProtocolChoice) -> Self {
+        self.protocol = choice;
+        self
+    }
+
     /// Whether the server's certificate goes unchecked, so that anyone on the way can read and change everything,
     /// the token first of all. Default false; logged at `warn`. Only for [`build`](Self::build)'s own connector.
     #[cfg(feature = "tls")]
@@ -194,7 +204,7 @@ impl AgentBuilder {
         C: Service<Uri> + Send + 'static,
         C::Response: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
         C::Error: Into<BoxError>,
-        C::Future: Send,
+        C::Future: Send + 'static,
     {
         Ok(Agent::new(self.check()?, Box::new(Connector(connector))))
     }
@@ -223,7 +233,7 @@ impl AgentBuilder {
         let mut hello = Hello::new(instance, self.session.bounds());
         hello.agent_version = self.version;
         hello.labels = self.labels;
-        Ok(Config { uri, key, token, session: self.session, backoff: self.backoff, hello })
+        Ok(Config { uri, key, token, session: self.session, backoff: self.backoff, hello, protocol: self.protocol })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     relay::{Local, Relay},
     targets::{Address, Targets},
 };
-use crate::{frame::ResetCode, mux::MuxTunnel, tunnel::Incoming};
+use crate::{frame::ResetCode, key::TargetName, mux::MuxTunnel, tunnel::Incoming};
 
 /// How long a local service may take to answer a connect.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(crate) async fn pump(targets: Arc<Targets>, tunnel: MuxTunnel, mut stopped: 
             _ = &mut stopped => break,
             incoming = tunnel.incoming() => {
                 let Ok(incoming) = incoming else { break };
-                tasks.spawn(forward(Incoming::mux(incoming), Arc::clone(&targets)));
+                tasks.spawn(forward(Incoming::Mux(incoming), Arc::clone(&targets)));
             }
             Some(_) = tasks.join_next() => {}
         }
@@ -42,27 +42,30 @@ pub(crate) async fn pump(targets: Arc<Targets>, tunnel: MuxTunnel, mut stopped: 
 
 /// One stream, from its OPEN to its end.
 async fn forward(incoming: Incoming, targets: Arc<Targets>) {
-    let target = incoming.target().clone();
-    let Some(address) = targets.get(&target) else {
+    match reach(&incoming.target(), &targets).await {
+        Ok(socket) => socket.join(incoming).await,
+        Err((code, why)) => incoming.refuse(code, why),
+    }
+}
+
+/// Connects to the service of a target. What is told of a failure is the refusal's code, and a word where that says too
+/// little.
+pub(super) async fn reach(target: &TargetName, targets: &Targets) -> Result<Socket, (ResetCode, &'static str)> {
+    let Some(address) = targets.get(target) else {
         debug!(%target, "refused a stream: not a target of this agent");
-        incoming.refuse(ResetCode::TARGET_UNKNOWN, "not a target of this agent");
-        return;
+        return Err((ResetCode::TARGET_UNKNOWN, "not a target of this agent"));
     };
-    let socket = timeout(CONNECT_WITHIN, Socket::connect(address)).await;
-    let refusal = match socket {
-        Ok(Ok(Socket::Tcp(socket))) => return join(incoming, socket).await,
-        #[cfg(unix)]
-        Ok(Ok(Socket::Unix(socket))) => return join(incoming, socket).await,
+    match timeout(CONNECT_WITHIN, Socket::connect(address)).await {
+        Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => {
             debug!(%target, %address, %error, "refused a stream: the service cannot be reached");
-            code(&error)
+            Err((code(&error), ""))
         }
         Err(_) => {
             debug!(%target, %address, "refused a stream: the service did not answer");
-            ResetCode::TARGET_TIMEOUT
+            Err((ResetCode::TARGET_TIMEOUT, ""))
         }
-    };
-    incoming.refuse(refusal, "");
+    }
 }
 
 /// Accepts and copies.
@@ -75,13 +78,22 @@ async fn join(incoming: Incoming, local: impl Local) {
 }
 
 /// A connected local socket.
-enum Socket {
+pub(super) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
 }
 
 impl Socket {
+    /// Takes the stream and copies until both have ended.
+    pub(super) async fn join(self, incoming: Incoming) {
+        match self {
+            Self::Tcp(socket) => join(incoming, socket).await,
+            #[cfg(unix)]
+            Self::Unix(socket) => join(incoming, socket).await,
+        }
+    }
+
     async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp { host, port } => {

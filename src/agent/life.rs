@@ -16,14 +16,16 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    attempt::{Server, Welcoming},
+    attempt::{Attached, Server, Welcoming},
     connect::BoxFuture,
+    dialback::{self, Streams},
     pace::{Pace, Past},
     refusal::{Retry, Setback},
     sink::Sink,
     status::AgentStatus,
 };
 use crate::{
+    dialback::ControlLink,
     frame::{CloseCode, Hello, ResetCode},
     key::Epoch,
     link::{LinkEnd, MessageLink},
@@ -39,15 +41,15 @@ const HOLD_MARGIN: Duration = Duration::from_secs(15);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A new session, and its first link.
-pub(crate) struct Up {
-    tunnel: Ending,
-    driver: Driver,
-    attempts: Attempts,
-    hold: Duration,
+pub(crate) enum Up {
+    /// Of the native protocol.
+    Native { tunnel: Ending, driver: Driver, attempts: Attempts, hold: Duration },
+    /// Of the dial-back protocol, whose sessions have one link only.
+    Dialback(ControlLink),
 }
 
 /// Ends the session when dropped.
-struct Ending(MuxTunnel);
+pub(crate) struct Ending(MuxTunnel);
 
 /// How a session came to its end.
 pub(crate) struct Departed {
@@ -65,7 +67,8 @@ pub(crate) struct Departed {
 /// ends that without a word.
 #[must_use = "a session makes no progress unless it is polled"]
 pub(crate) struct Life {
-    tunnel: MuxTunnel,
+    /// `None` of a dial-back session, which has no state beside its link.
+    tunnel: Option<MuxTunnel>,
     links: BoxFuture<'static, Departed>,
     /// `None` once it has ended.
     pump: Option<BoxFuture<'static, ()>>,
@@ -79,12 +82,17 @@ pub(crate) struct Life {
 pub(crate) struct Teller {
     pub(crate) server: Arc<Server>,
     pub(crate) status: watch::Sender<AgentStatus>,
+    /// Streams of dial-back sessions, which outlive these.
+    pub(crate) streams: Arc<Streams>,
 }
 
 impl Up {
-    /// A new session of `welcoming`, over whose link it came.
-    pub(crate) async fn new(server: &Server, attempts: Attempts, welcoming: Welcoming) -> Result<Self, Setback> {
-        let Welcoming { link, welcome, has, .. } = welcoming;
+    /// The new session of an attempt that did not resume one.
+    pub(crate) async fn new(server: &Server, attempts: Attempts, attached: Attached) -> Result<Self, Setback> {
+        let Welcoming { link, welcome, has, .. } = match attached {
+            Attached::Native(welcoming) => welcoming,
+            Attached::Dialback(link) => return Ok(Self::Dialback(link)),
+        };
         let config = server.session();
         let session = Session::new(Role::Agent, config.clone(), welcome.bounds, rand::random());
         let max_hold = Duration::from_millis(welcome.max_hold_ms.into());
@@ -96,26 +104,34 @@ impl Up {
         };
         let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
         let driver = bind(&tunnel.0, Epoch::new(0), link, has).await?;
-        Ok(Self { driver, tunnel, attempts, hold })
+        Ok(Self::Native { driver, tunnel, attempts, hold })
     }
 }
 
 impl Life {
     /// Starts the life of a session.
     pub(crate) fn start(up: Up, hello: Hello, pace: Pace, teller: Teller, sink: &Sink) -> Self {
-        let tunnel = up.tunnel.0.clone();
         let (stop, stopped) = oneshot::channel();
         let (moved, moved_on) = watch::channel(false);
+        let (driver, links) = match up {
+            Up::Native { tunnel, driver, attempts, hold } => {
+                (driver, Links { tunnel, attempts, hold, epoch: 0, hello, pace, teller, moved_on })
+            }
+            Up::Dialback(link) => {
+                let links = dialback::run(link, pace, teller, sink.clone(), stopped);
+                return Self { tunnel: None, links: Box::pin(links), pump: None, stop: Some(stop), moved };
+            }
+        };
+        let tunnel = links.tunnel.0.clone();
         let pump = sink.pump(tunnel.clone(), stopped);
-        let links =
-            Links { tunnel: up.tunnel, attempts: up.attempts, hold: up.hold, epoch: 0, hello, pace, teller, moved_on };
-        Self { tunnel, links: Box::pin(links.run(up.driver)), pump: Some(pump), stop: Some(stop), moved }
+        Self { tunnel: Some(tunnel), links: Box::pin(links.run(driver)), pump: Some(pump), stop: Some(stop), moved }
     }
 
     /// Resolves when the server drains the session, and there is to be a next one beside it.
     pub(crate) fn server_drains(&self) -> impl Future<Output = PeerDrain> + use<> {
         let tunnel = self.tunnel.clone();
         async move {
+            let Some(tunnel) = tunnel else { return std::future::pending().await };
             let drain = tunnel.peer_drains().await;
             if drain.code == CloseCode::REPLACED {
                 // Its end says the rest.
@@ -132,9 +148,14 @@ impl Life {
     }
 
     /// Has the server open nothing new and what runs finish. False: there is nothing to wait for.
-    pub(crate) fn drain(&self, drain: Duration) -> bool {
-        self.tunnel.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent shuts down");
-        self.tunnel.up_since().is_some() || self.tunnel.stats().streams > 0
+    pub(crate) fn drain(&mut self, drain: Duration) -> bool {
+        let Some(tunnel) = &self.tunnel else {
+            // It knows no word for it: its link is closed, and what runs has connections of its own.
+            drop(self.stop.take());
+            return true;
+        };
+        tunnel.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent shuts down");
+        tunnel.up_since().is_some() || tunnel.stats().streams > 0
     }
 
     /// Ends what still runs, and then the session, in order if it has a link.
@@ -143,9 +164,12 @@ impl Life {
         if let Some(pump) = self.pump.take() {
             pump.await;
         }
-        self.tunnel.reset_all(ResetCode::SHUTDOWN, "the agent shuts down");
-        self.tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
-        if self.tunnel.up_since().is_some() {
+        let up = self.tunnel.is_none_or(|tunnel| {
+            tunnel.reset_all(ResetCode::SHUTDOWN, "the agent shuts down");
+            tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
+            tunnel.up_since().is_some()
+        });
+        if up {
             // A peer that acks nothing any more must not hold this up.
             let _ = timeout(CLOSE_WITHIN, self.links).await;
         }
@@ -233,16 +257,15 @@ impl Links {
             // Dropped midway, with its link.
             let Some(attempt) = attempt else { return Err(Box::new(self.depart(lost(), past, None))) };
             match attempt {
-                Ok(welcoming) if welcoming.welcomed == Welcomed::Resumed => {
-                    let Welcoming { link, has, .. } = welcoming;
+                Ok(Attached::Native(Welcoming { link, has, welcomed: Welcomed::Resumed, .. })) => {
                     self.epoch += 1;
                     let bound = bind(&self.tunnel.0, Epoch::new(self.epoch), link, has).await;
                     return bound.map_err(|setback| Box::new(self.depart(setback, past, None)));
                 }
-                Ok(welcoming) => {
+                Ok(attached) => {
                     // The old streams fail before the new session has any.
                     self.tunnel.0.end(SessionEnd::Lost);
-                    let up = Up::new(&self.teller.server, self.attempts.clone(), welcoming).await;
+                    let up = Up::new(&self.teller.server, self.attempts.clone(), attached).await;
                     return Err(Box::new(match up {
                         Ok(up) => self.depart(lost(), past, Some(Box::new(up))),
                         Err(setback) => self.depart(setback, past, None),

@@ -66,7 +66,7 @@ impl Listener {
     pub async fn accept(&mut self) -> Option<TunnelStream> {
         loop {
             let incoming = self.queue.recv().await?;
-            if !self.targets.contains(incoming.target()) {
+            if !self.targets.contains(&incoming.target()) {
                 debug!(target = %incoming.target(), "refused a stream: not a target of this listener");
                 incoming.refuse(ResetCode::TARGET_UNKNOWN, "not a target of this agent");
                 continue;
@@ -95,10 +95,20 @@ impl Queue {
     /// Takes what the server opens until the session ends.
     pub(crate) async fn pump(&self, tunnel: &MuxTunnel) {
         while let Ok(incoming) = tunnel.incoming().await {
-            if let Err(mpsc::error::SendError(incoming)) = self.0.send(Incoming::mux(incoming)).await {
-                incoming.refuse(ResetCode::TARGET_REFUSED, "nothing listens here any more");
-            }
+            self.send(Incoming::Mux(incoming)).await;
         }
+    }
+
+    /// Takes one stream, once there is room.
+    pub(crate) async fn send(&self, incoming: Incoming) {
+        if let Err(mpsc::error::SendError(incoming)) = self.0.send(incoming).await {
+            incoming.refuse(ResetCode::TARGET_REFUSED, "nothing listens here any more");
+        }
+    }
+
+    /// Whether nobody listens any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 }
 

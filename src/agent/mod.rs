@@ -75,6 +75,7 @@ mod attempt;
 mod backoff;
 mod config;
 mod connect;
+mod dialback;
 mod endpoint;
 mod forward;
 mod life;
@@ -94,6 +95,7 @@ mod tls;
 
 // What most programs need.
 pub use config::AgentBuilder;
+pub use connect::{ProtocolChoice, UnknownProtocol};
 pub use listener::{AgentAddr, Listener};
 pub use run::{Agent, Run};
 pub use targets::{Address, Targets};

@@ -114,7 +114,7 @@ impl Agent {
     fn run(self, sink: Sink) -> Run {
         let Self { config, connector, status, shutdown } = self;
         let (hello, pace) = (config.hello.clone(), Pace::new(config.backoff.clone()));
-        let teller = Teller { server: Arc::new(Server::new(config, connector)), status };
+        let teller = Teller { server: Arc::new(Server::new(config, connector)), status, streams: Arc::default() };
         let work = Work { teller, sink, hello, pace, shutdown, leaving: Vec::new() };
         Run(Box::pin(work.run()))
     }
@@ -221,7 +221,7 @@ impl Work {
             let server = Arc::clone(&self.teller.server);
             let begun = match server.attach(&mut attempts, &self.hello, 0).await {
                 // Of a session that does not come about there is nothing to go on with.
-                Ok(welcoming) => Up::new(&server, std::mem::take(&mut attempts), welcoming).await,
+                Ok(attached) => Up::new(&server, std::mem::take(&mut attempts), attached).await,
                 Err(setback) => Err(setback),
             };
             match begun {
@@ -256,16 +256,18 @@ impl Work {
         lives.extend(current);
         let drain = self.shutdown.asked().await;
         if !drain.is_zero() {
-            lives.retain(|life| life.drain(drain));
+            lives.retain_mut(|life| life.drain(drain));
             let over = poll_fn(|cx| {
                 lives.retain_mut(|life| Pin::new(life).poll(cx).is_pending());
                 if lives.is_empty() { Poll::Ready(()) } else { Poll::Pending }
             });
+            let streams = &self.teller.streams;
             tokio::select! {
-                () = over => {}
+                _ = async { tokio::join!(over, streams.idle()) } => {}
                 () = self.shutdown.time_is_up(asked) => {}
             }
         }
+        self.teller.streams.end();
         join_all(lives.into_iter().map(Life::finish)).await;
         info!(key = %self.teller.server.key(), "shut down");
     }
@@ -309,6 +311,7 @@ impl Future for Run {
 
 impl Drop for Work {
     fn drop(&mut self) {
+        self.teller.streams.end();
         self.teller.status.send_replace(AgentStatus::Stopped);
     }
 }

@@ -8,7 +8,7 @@ use super::{connect::BoxFuture, forward, listener::Queue, targets::Targets};
 use crate::mux::MuxTunnel;
 
 /// Where streams go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Sink {
     /// To who holds the listener.
     Queue(Queue),

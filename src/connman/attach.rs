@@ -39,6 +39,11 @@ pub(crate) struct Offer {
     pub(crate) has: u64,
 }
 
+impl Offer {
+    /// What an agent asks for that has no HELLO: a new session.
+    pub(crate) const NONE: Self = Self { session: SessionId::NEW, attempt: 0, has: 0 };
+}
+
 /// A link that is bound to a session, under a key.
 #[derive(Debug)]
 pub(super) struct Attached<T: Handle> {
@@ -58,20 +63,34 @@ impl<T: Handle> Inner<T> {
         make: impl FnOnce() -> (SessionId, T, T::Link),
     ) -> Result<Attached<T>, RegisterRefusal> {
         let registration = Arc::new(registration);
-        self.try_attach(&registration, offer, make).inspect_err(|why| {
-            match why {
-                RegisterRefusal::Foreign => metrics::record_key_conflict("denied"),
-                RegisterRefusal::InUse => metrics::record_key_conflict("rejected"),
-                RegisterRefusal::Overloaded => metrics::record_overload("tunnels"),
-                RegisterRefusal::Stale => metrics::record_resume("stale"),
-                RegisterRefusal::Identity => metrics::record_resume("identity"),
-                RegisterRefusal::Mismatch => metrics::record_resume("mismatch"),
-                RegisterRefusal::Fruitless => metrics::record_resume("rate"),
-                RegisterRefusal::ShuttingDown => {}
-            }
-            let (key, epoch) = (registration.key.clone(), registration.epoch);
-            self.tell(&TunnelEvent::Refused { key, epoch, why: *why });
-        })
+        self.try_attach(&registration, offer, make).inspect_err(|why| self.refused(&registration, *why))
+    }
+
+    /// Whether an agent may have its key, for who has to tell it before it is registered: others may come between.
+    pub(super) fn admits(self: &Arc<Self>, new: &Registration) -> Result<(), RegisterRefusal> {
+        let (incumbent, open) =
+            self.with(|state, now| (state.registry.incumbent(&new.key, now), state.registry.is_open()));
+        let judged = match (open, incumbent) {
+            (false, _) => Err(RegisterRefusal::ShuttingDown),
+            (true, Some(old)) => self.judge(&old, new),
+            (true, None) => Ok(()),
+        };
+        judged.inspect_err(|why| self.refused(new, *why))
+    }
+
+    fn refused(&self, registration: &Registration, why: RegisterRefusal) {
+        match why {
+            RegisterRefusal::Foreign => metrics::record_key_conflict("denied"),
+            RegisterRefusal::InUse => metrics::record_key_conflict("rejected"),
+            RegisterRefusal::Overloaded => metrics::record_overload("tunnels"),
+            RegisterRefusal::Stale => metrics::record_resume("stale"),
+            RegisterRefusal::Identity => metrics::record_resume("identity"),
+            RegisterRefusal::Mismatch => metrics::record_resume("mismatch"),
+            RegisterRefusal::Fruitless => metrics::record_resume("rate"),
+            RegisterRefusal::ShuttingDown => {}
+        }
+        let (key, epoch) = (registration.key.clone(), registration.epoch);
+        self.tell(&TunnelEvent::Refused { key, epoch, why });
     }
 
     fn try_attach(

@@ -35,6 +35,7 @@ pub struct ConnectionManagerBuilder {
     max_tunnels: usize,
     replace_drain: Duration,
     grace_memory: Option<usize>,
+    strict_eof: bool,
 }
 
 impl ConnectionManagerBuilder {
@@ -47,6 +48,7 @@ impl ConnectionManagerBuilder {
             max_tunnels: MAX_TUNNELS,
             replace_drain: REPLACE_DRAIN,
             grace_memory: None,
+            strict_eof: false,
         }
     }
 
@@ -97,6 +99,13 @@ impl ConnectionManagerBuilder {
         self
     }
 
+    /// Whether the end of a stream to an agent of the dial-back protocol, which may be a loss, is an error for every
+    /// dial; see [`Dial::strict_eof`](crate::connman::Dial::strict_eof). Default false.
+    pub const fn strict_eof(mut self, yes: bool) -> Self {
+        self.strict_eof = yes;
+        self
+    }
+
     /// Tells `observer` of every event, after those named before.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observers.push(Arc::new(observer));
@@ -117,14 +126,23 @@ impl ConnectionManagerBuilder {
             dial_timeout: self.dial_timeout,
             limits: Limits { tunnels: self.max_tunnels, waiting: self.max_pending_dials, drain: self.replace_drain },
             grace_memory: self.grace_memory.unwrap_or_else(quarter_of_memory),
+            strict_eof: self.strict_eof,
         }
     }
 }
 
 impl fmt::Debug for ConnectionManagerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy: _, observers, dial_timeout, max_pending_dials, max_tunnels, replace_drain, grace_memory } =
-            self;
+        let Self {
+            policy: _,
+            observers,
+            dial_timeout,
+            max_pending_dials,
+            max_tunnels,
+            replace_drain,
+            grace_memory,
+            strict_eof,
+        } = self;
         f.debug_struct("ConnectionManagerBuilder")
             .field("observers", &observers.len())
             .field("dial_timeout", dial_timeout)
@@ -132,6 +150,7 @@ impl fmt::Debug for ConnectionManagerBuilder {
             .field("max_tunnels", max_tunnels)
             .field("replace_drain", replace_drain)
             .field("grace_memory", grace_memory)
+            .field("strict_eof", strict_eof)
             .finish_non_exhaustive()
     }
 }

@@ -64,6 +64,14 @@ impl Dial {
         self
     }
 
+    /// Whether an end of the stream that may be a loss, as every end of a dial-back stream may, is an error of kind
+    /// [`SessionLost`](ErrorKind::SessionLost). For protocols that tell the end by themselves, as HTTP with a length or
+    /// in chunks does, it changes nothing. Default the manager's, which is false.
+    pub fn strict_eof(mut self, yes: bool) -> Self {
+        self.0.strict_eof = yes;
+        self
+    }
+
     /// A deadline of the caller's, from the first poll, over waiting and opening together. Default none.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(timeout);
@@ -91,6 +99,7 @@ pub(super) struct Dialing<T: Handle> {
     key: AgentKey,
     target: TargetName,
     early_data: bool,
+    strict_eof: bool,
     pub(super) timeout: Option<Duration>,
     /// Since the first poll.
     started: Option<Instant>,
@@ -119,6 +128,7 @@ impl<T: Handle> Dialing<T> {
             key: key.clone(),
             target: target.clone(),
             early_data: false,
+            strict_eof: inner.settings.strict_eof,
             timeout: None,
             started: None,
             deadline: None,
@@ -236,7 +246,7 @@ impl<T: Handle> Future for Dialing<T> {
         }
         let started = self.start();
         let result = match self.poll_steps(cx) {
-            Poll::Ready(result) => result,
+            Poll::Ready(result) => result.map(|stream| T::with_eof(stream, self.strict_eof)),
             Poll::Pending => Err(ready!(self.poll_deadlines(cx)).into()),
         };
         // Gives back the ticket, or gives up the open, now and not when the caller drops the future.

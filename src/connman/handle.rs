@@ -35,6 +35,8 @@ pub(crate) trait Handle: Clone + Unpin + Send + Sync + 'static {
     fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str);
     /// Opens a stream.
     fn open(&self, target: TargetName, metadata: Metadata, early_data: bool) -> Self::Opening;
+    /// A stream whose end, if it may be a loss, is an error, or is not.
+    fn with_eof(stream: Self::Stream, strict: bool) -> Self::Stream;
     /// Ends the session and says why to the agent.
     fn close(&self, code: CloseCode, reason: &str, end: SessionEnd);
     /// Ends the session silently.
@@ -48,14 +50,15 @@ pub(crate) trait Handle: Clone + Unpin + Send + Sync + 'static {
 impl Handle for Tunnel {
     type Stream = TunnelStream;
     type Opening = Opening;
-    type Link = Bound;
+    /// `None`: the tunnel is driven without one.
+    type Link = Option<Bound>;
 
-    fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Bound, BindError>> {
-        Self::bind(self, epoch, peer_has)
+    fn bind(&self, epoch: Epoch, peer_has: u64) -> Deferred<Result<Option<Bound>, BindError>> {
+        Self::bind(self, epoch, peer_has).map(|bound| bound.map(Some))
     }
 
-    fn heard_before(link: &Bound) -> bool {
-        link.heard_before()
+    fn heard_before(link: &Option<Bound>) -> bool {
+        link.as_ref().is_some_and(Bound::heard_before)
     }
 
     fn heard(&self) -> bool {
@@ -76,6 +79,13 @@ impl Handle for Tunnel {
 
     fn open(&self, target: TargetName, metadata: Metadata, early_data: bool) -> Opening {
         Self::open(self, target, metadata, early_data)
+    }
+
+    fn with_eof(mut stream: TunnelStream, strict: bool) -> TunnelStream {
+        if strict {
+            stream.strict_eof();
+        }
+        stream
     }
 
     fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {

@@ -10,6 +10,7 @@ use crate::{
     connman::{handle::Handle, policy::LossCause, registry::Entry, state::Inner},
     frame::InstanceId,
     key::{AgentKey, Epoch},
+    link::Protocol,
 };
 
 /// How much there is of everything, now.
@@ -75,8 +76,8 @@ pub struct AgentInfo {
     pub instance: InstanceId,
     /// Where the link comes from, if the host's server tells.
     pub peer_addr: Option<SocketAddr>,
-    /// The protocol: `revdial.v1`.
-    pub protocol: &'static str,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The agent's program and version: its own words.
     pub agent_version: String,
     /// The agent's labels: its own words.
@@ -110,7 +111,7 @@ impl AgentInfo {
             principal: who.principal.clone(),
             instance: who.instance,
             peer_addr: who.peer_addr,
-            protocol: "revdial.v1",
+            protocol: who.protocol,
             agent_version: who.agent_version.clone(),
             labels: who.labels.clone(),
             rtt: stats.rtt,

@@ -14,6 +14,7 @@ use crate::{
         registry::{Refusal, after},
         state::Inner,
     },
+    dialback::Dialers,
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},
     link::LinkEnd,
@@ -68,6 +69,16 @@ impl ConnectionManager {
         &self.inner.budget
     }
 
+    /// The tunnels that pick-ups name.
+    pub(crate) fn dialers(&self) -> &Arc<Dialers> {
+        &self.inner.dialers
+    }
+
+    /// Whether an agent that cannot be refused later may have its key, as far as that can be said before.
+    pub(crate) fn admits(&self, registration: &Registration) -> Result<(), RegisterRefusal> {
+        self.inner.admits(registration)
+    }
+
     /// How long a lost key is held at most: announced in WELCOME.
     pub(crate) fn max_hold(&self) -> Duration {
         self.inner.max_hold()
@@ -80,7 +91,7 @@ impl ConnectionManager {
         &self,
         registration: Registration,
         offer: Offer,
-        make: impl FnOnce() -> (SessionId, Tunnel, Bound),
+        make: impl FnOnce() -> (SessionId, Tunnel, Option<Bound>),
     ) -> Result<Attachment, RegisterRefusal> {
         let (key, epoch) = (registration.key.clone(), registration.epoch);
         let Attached { session, tunnel, link, resumed } = self.inner.attach(registration, offer, make)?;
@@ -189,8 +200,8 @@ pub(crate) struct Attachment {
     pub(crate) session: SessionId,
     /// The session's tunnel.
     pub(crate) tunnel: Tunnel,
-    /// The right to drive the link.
-    pub(crate) link: Bound,
+    /// The right to drive the link; `None` of a dial-back tunnel.
+    pub(crate) link: Option<Bound>,
     /// Whether the session is the one that HELLO named.
     pub(crate) resumed: bool,
     /// The duty to report its end.

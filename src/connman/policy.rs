@@ -7,6 +7,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use crate::{
     frame::{CloseCode, InstanceId},
     key::{AgentKey, Epoch},
+    link::Protocol,
 };
 
 /// The default grace and the default cap on it: an agent whose machine or network restarts is back within it.
@@ -227,8 +228,11 @@ pub struct Registration {
     pub principal: String,
     /// The link's epoch.
     pub epoch: Epoch,
-    /// The agent's run: the same when one agent comes back, another for another agent.
+    /// The agent's run: the same when one agent comes back, another for another agent. Agents of the dial-back protocol
+    /// do not say, and have a new one each time.
     pub instance: InstanceId,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Where the link comes from, if the host's server tells.
     pub peer_addr: Option<SocketAddr>,
     /// The agent's program and version: its own words, for people.
@@ -238,10 +242,19 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// With the required facts; the others are empty.
+    /// With the required facts, for the native protocol; the others are empty.
     #[must_use]
     pub const fn new(key: AgentKey, principal: String, epoch: Epoch, instance: InstanceId) -> Self {
-        Self { key, principal, epoch, instance, peer_addr: None, agent_version: String::new(), labels: Vec::new() }
+        Self {
+            key,
+            principal,
+            epoch,
+            instance,
+            protocol: Protocol::Native,
+            peer_addr: None,
+            agent_version: String::new(),
+            labels: Vec::new(),
+        }
     }
 }
 

@@ -142,6 +142,11 @@ impl<T: Clone> Registry<T> {
         std::mem::take(&mut self.effects)
     }
 
+    /// Whether new sessions are registered, as far as it does not go by keys.
+    pub(super) const fn is_open(&self) -> bool {
+        !self.closed && !self.draining
+    }
+
     pub(super) const fn counts(&self) -> Counts {
         self.counts
     }

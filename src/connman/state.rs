@@ -24,6 +24,7 @@ use crate::{
         policy::{Absent, DEFAULT_HOLD, DEFAULT_WAITING, GracePolicy},
         registry::{Ask, Counts, DialStep, Found, Limits, Refusal, Registry, Ticket},
     },
+    dialback::Dialers,
     key::{AgentKey, Epoch},
     metrics,
     mux::Budget,
@@ -37,6 +38,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// Bytes that sessions in grace may hold together.
     pub(super) grace_memory: usize,
+    /// Whether the end of a dial-back stream is an error.
+    pub(super) strict_eof: bool,
 }
 
 /// What every clone of a manager, every lease and every dial shares.
@@ -51,6 +54,8 @@ pub(crate) struct Inner<T: Handle> {
     pub(super) left: Notify,
     /// What sessions without a link hold.
     pub(super) budget: Arc<Budget>,
+    /// The tunnels that pick-ups name.
+    pub(super) dialers: Arc<Dialers>,
 }
 
 /// What the lock guards.
@@ -115,6 +120,7 @@ impl<T: Handle> Inner<T> {
             rearm: Arc::new(Notify::new()),
             left: Notify::new(),
             budget: Arc::default(),
+            dialers: Arc::default(),
             settings,
         }
     }

@@ -1,4 +1,14 @@
 //! What goes over the control link: lines of JSON to values and back, without IO and clock.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use std::{collections::BTreeMap, fmt};
 

@@ -72,21 +72,36 @@
 //! | `control` | what goes over the control link |
 //! | `pending` | which dials wait for their pick-up, and what became of the others |
 //! | `path` | where a pick-up goes, and whose it is |
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
+//! | `control_link` | the control link, as both sides drive it |
+//! | `dialer` | the server's side: dials ask, pick-ups are matched to them |
+//! | `listener` | the agent's side: connections that are asked for |
+//! | `stream` | one stream, which has a connection of its own |
+//! | `tie` | what ties streams to their tunnel |
+//!
+//! The first three do no I/O and are public.
 
 mod control;
+mod control_link;
+mod dialer;
+mod listener;
 mod path;
 mod pending;
+mod stream;
+mod tie;
 
+// For everybody: no I/O, no clock.
 pub use control::{Line, LineError, Lines};
 pub use path::{PathError, conn_path, pickup_ids, pickup_uri, request_of};
 pub use pending::{Gone, Id, InvalidId, Pending};
+// For both sides.
+pub(crate) use control_link::ControlLink;
+pub(crate) use stream::{DialbackStream, Slices};
+// For the server.
+#[cfg(feature = "server")]
+pub(crate) use control_link::ControlEnd;
+#[cfg(feature = "server")]
+pub(crate) use dialer::{Claim, Dialers};
+pub(crate) use dialer::{DialbackTunnel, Opening};
+// For the agent.
+#[cfg(feature = "agent")]
+pub(crate) use listener::{Asked, Brought, listen};

@@ -1,4 +1,14 @@
 //! Where a pick-up goes, and whose it is: paths and queries to ids and back, without IO and clock.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use std::fmt;
 

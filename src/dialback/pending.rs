@@ -1,4 +1,14 @@
 //! Which dials wait for their pick-up, and what became of those that do not any more: without IO and clock.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use std::{
     collections::{HashMap, VecDeque},

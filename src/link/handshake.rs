@@ -5,8 +5,33 @@ use http::{HeaderMap, HeaderName};
 /// The subprotocol of the native protocol, as offered and chosen in `Sec-WebSocket-Protocol`.
 pub(super) const SUBPROTOCOL: &str = "revdial.v1";
 
-/// Repeats the chosen subprotocol in the 101, under a name that no proxy on the way knows how to strip.
+/// Tells in the 101 what the server is going to speak, under a name that no proxy on the way knows how to strip: the
+/// subprotocol, or [`MARKER_DIALBACK`]. Servers of the deployed dial-back protocol do not send it.
 pub(super) const MARKER: HeaderName = HeaderName::from_static("revdial-protocol");
+
+/// The marker of a server that speaks both protocols and was not offered the native one.
+pub(super) const MARKER_DIALBACK: &str = "dial-back";
+
+/// What two ends speak over an upgraded connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// The native one, of which [`frame`](crate::frame) tells.
+    Native,
+    /// The deployed one with a connection for each stream, of which [`dialback`](crate::dialback) tells.
+    Dialback,
+}
+
+impl Protocol {
+    /// The protocol as a word: `revdial.v1` or `dial-back`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => SUBPROTOCOL,
+            Self::Dialback => MARKER_DIALBACK,
+        }
+    }
+}
 
 /// Whether one of the comma-separated lists in the headers of this name has the token. `Upgrade` and `Connection`
 /// compare without case; subprotocols are exact, as the peer compares our answer with its offer byte by byte.

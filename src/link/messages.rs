@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -57,8 +58,30 @@ pub(crate) struct MessageLink {
     failed: bool,
     /// What the peer's pings and pongs may be: each ping costs an answer.
     controls: FloodBudget,
-    max_incoming: usize,
+    /// Payloads shorter than this do not stay in the read buffer.
+    unpinned_below: usize,
     max_outgoing: usize,
+    /// What the last pong repeats, until it is asked for.
+    pong: Option<Bytes>,
+}
+
+/// How a link's memory is bounded, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The longest incoming message.
+    pub(crate) max_message: usize,
+    /// Allocated with the link and filled with zeros before each read.
+    pub(crate) read_buffer: usize,
+}
+
+impl Limits {
+    /// Those of links that bear the native protocol.
+    pub(crate) const NATIVE: Self = Self { max_message: MAX_MESSAGE, read_buffer: READ_BUFFER };
+    /// Those of the control links of the dial-back protocol: a line takes 4 KiB at most, and several may come at once.
+    pub(crate) const CONTROL: Self = Self { max_message: 64 * KIB, read_buffer: SMALL_READ_BUFFER };
+    /// Those of links that bear the bytes of one stream. A peer of the deployed kind makes one message of what its
+    /// program writes at once, a picture say; it is held until it is whole.
+    pub(crate) const BYTES: Self = Self { max_message: 16 * 1024 * KIB, read_buffer: SMALL_READ_BUFFER };
 }
 
 /// How far [`MessageLink::poll_close`] has come.
@@ -72,21 +95,23 @@ enum Closing {
 
 impl MessageLink {
     /// Wraps a byte stream on which the handshake is done. `max_message` bounds incoming messages, in bytes.
+    #[cfg(test)]
     pub(crate) async fn new<I>(io: I, side: Side, max_message: usize) -> Self
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Self::with_early(io, Bytes::new(), side, max_message).await
+        Self::with_early(io, Bytes::new(), side, Limits { max_message, ..Limits::NATIVE }).await
     }
 
     /// The same, for a stream of which the handshake has read these bytes too many: they come first.
-    pub(super) async fn with_early<I>(io: I, early: Bytes, side: Side, max_message: usize) -> Self
+    pub(super) async fn with_early<I>(io: I, early: Bytes, side: Side, limits: Limits) -> Self
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let Limits { max_message, read_buffer } = limits;
         let max_outgoing = max_message.max(MAX_MESSAGE);
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
+            .read_buffer_size(read_buffer)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(WRITE_BUFFER.saturating_add(max_outgoing).saturating_add(PONG_ROOM))
             .max_message_size(Some(max_message))
@@ -95,7 +120,7 @@ impl MessageLink {
             Side::Client => Role::Client,
             Side::Server => Role::Server,
         };
-        let wire = Wire { io: Box::new(io), early, active: false };
+        let wire = Wire { io: Mutex::new(Box::new(io)), early, active: false };
         let ws = WebSocketStream::from_raw_socket(wire, role, Some(config)).await;
         let second = Duration::from_secs(1);
         Self {
@@ -104,8 +129,9 @@ impl MessageLink {
             closing: Closing::Open,
             failed: false,
             controls: FloodBudget::new("flood of WebSocket pings", CONTROLS_PER_SECOND, second, CONTROLS_BURST),
-            max_incoming: max_message,
+            unpinned_below: max_message.min(MAX_MESSAGE).max(read_buffer) / 4,
             max_outgoing,
+            pong: None,
         }
     }
 
@@ -132,15 +158,41 @@ impl MessageLink {
                     let _ = Pin::new(&mut self.ws).poll_flush(cx);
                     return Poll::Ready(Err(closed(frame)));
                 }
-                // The pong is queued; the next `poll_next` writes it, or has this task woken when it can.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                    self.controls.spend(Instant::now().into_std()).map_err(|_| LinkError::Flood)?;
+                // The answer is queued; the next `poll_next` writes it, or has this task woken when it can.
+                Message::Ping(_) | Message::Frame(_) => self.spend_control()?,
+                Message::Pong(payload) => {
+                    self.spend_control()?;
+                    self.pong = Some(payload);
                 }
             }
         }
         // A flood of pings must not keep the task here; the rest of them come with the next poll.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn spend_control(&mut self) -> Result<(), LinkError> {
+        self.controls.spend(Instant::now().into_std()).map_err(|_| LinkError::Flood)
+    }
+
+    /// Buffers a ping; the next flush sends it. One for which the buffer has no room is left out: what fills it shows
+    /// as much.
+    pub(crate) fn start_ping(&mut self, payload: [u8; 8]) -> Result<(), LinkError> {
+        match Pin::new(&mut self.ws).start_send(Message::Ping(Bytes::copy_from_slice(&payload))) {
+            Err(WsError::WriteBufferFull(_)) => Ok(()),
+            result => result.map_err(write_error),
+        }
+    }
+
+    /// What the last pong repeats, if one came since this was asked last.
+    pub(crate) fn take_pong(&mut self) -> Option<Bytes> {
+        self.pong.take()
+    }
+
+    /// Ends this side of the byte stream, without a close frame, once what is buffered is written.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(self.ws.get_mut()).poll_shutdown(cx).map_err(LinkError::Io)
     }
 
     /// Whether there is room for one more message in the write buffer; a full one is written out first.
@@ -237,9 +289,14 @@ impl MessageLink {
     pub(crate) async fn close(&mut self, code: CloseCode, reason: &str, within: Duration) {
         let close = async {
             poll_fn(|cx| self.poll_close(cx, code, reason)).await;
-            poll_fn(|cx| self.poll_drain(cx)).await;
+            self.drain().await;
         };
         let _ = tokio::time::timeout(within, close).await;
+    }
+
+    /// Throws away what still comes, until the peer's end of the stream.
+    pub(super) async fn drain(&mut self) {
+        poll_fn(|cx| self.poll_drain(cx)).await;
     }
 
     /// Throws bytes away until the peer's end of the stream.
@@ -259,7 +316,7 @@ impl MessageLink {
     /// quarter of that is copied, so that a message left unread pins at most about four times its size, and the
     /// buffer is free to be used again.
     fn unpinned(&self, payload: Bytes) -> Bytes {
-        if payload.len() < self.max_incoming.max(READ_BUFFER) / 4 { Bytes::copy_from_slice(&payload) } else { payload }
+        if payload.len() < self.unpinned_below { Bytes::copy_from_slice(&payload) } else { payload }
     }
 }
 
@@ -272,7 +329,8 @@ impl fmt::Debug for MessageLink {
 
 /// The byte stream below: what the handshake read too much of comes first, and each read that brings bytes is noted.
 struct Wire {
-    io: Box<dyn ByteStream>,
+    /// Never locked: streams have to be `Sync`, and what a host hands over need not be.
+    io: Mutex<Box<dyn ByteStream>>,
     early: Bytes,
     active: bool,
 }
@@ -281,11 +339,17 @@ trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for I {}
 
+impl Wire {
+    fn io(&mut self) -> Pin<&mut Box<dyn ByteStream>> {
+        Pin::new(self.io.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.early.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            ready!(self.io().poll_read(cx, buf))?;
         } else {
             let taken = self.early.len().min(buf.remaining());
             let head = self.early.split_to(taken);
@@ -298,15 +362,15 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.io().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 }
 
@@ -351,6 +415,9 @@ const KIB: usize = 1024;
 /// Allocated with the link and filled with zeros before each read, so that its size is paid for by idle tunnels and by
 /// small messages; a bulk message of 64 KiB takes four reads of it. A quarter of such a message balances the two.
 const READ_BUFFER: usize = 16 * KIB;
+
+/// The same where there is a link for each stream, most of which are idle.
+const SMALL_READ_BUFFER: usize = 4 * KIB;
 
 /// Up to here messages are gathered for one write: two of the biggest.
 const WRITE_BUFFER: usize = 128 * KIB;

@@ -4,8 +4,10 @@
 //! - `upgrade`: the server's end of it, `client` the agent's.
 //! - `messages`: whole binary messages once it is done. The WebSocket library is named there only (and for the key
 //!   arithmetic of the handshake), so that the framing can be replaced.
+//! - `bytes`: one read and written as a byte stream, whatever the borders of its messages.
 //! - `error`: why a link stopped.
 
+mod bytes;
 #[cfg(feature = "agent")]
 mod client;
 mod error;
@@ -16,12 +18,16 @@ mod upgrade;
 
 // For the agent.
 #[cfg(feature = "agent")]
-pub(crate) use client::{Handshake, connect};
+pub(crate) use client::{Handshake, Refused, connect, pick_up};
 // For everybody above.
+pub(crate) use bytes::{ByteEnd, ByteLink};
 pub use error::LinkEnd;
 pub(crate) use error::LinkError;
+pub use handshake::Protocol;
 pub(crate) use messages::MessageLink;
 // For the server.
+#[cfg(feature = "server")]
+pub(crate) use messages::Limits;
 #[cfg(feature = "server")]
 pub(crate) use upgrade::{Refusal, Upgrade};
 // For tests of those above, which make links over pipes.

@@ -1,5 +1,6 @@
 //! The server's end of the opening handshake: what an upgrade request must have, and what it is answered.
 
+use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
@@ -9,7 +10,7 @@ use http::{
     request::Parts,
 };
 use hyper::{
-    ext::Protocol,
+    ext::Protocol as ExtendedProtocol,
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::{rt::TokioIo, server::conn::auto};
@@ -17,8 +18,9 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    handshake::{MARKER, SUBPROTOCOL, has_token},
-    messages::{MessageLink, Side},
+    bytes::ByteLink,
+    handshake::{MARKER, Protocol, SUBPROTOCOL, has_token},
+    messages::{Limits, MessageLink, Side},
 };
 
 /// A refusal before the 101: status, extra headers, and the label of the metric.
@@ -94,8 +96,9 @@ impl Upgrade {
         Ok(Self { on_upgrade: hyper::upgrade::on(request), opening })
     }
 
-    /// Last checks: WebSocket version (426), key headers and a body (400), subprotocol offered (426).
-    pub(crate) fn check(&self, parts: &Parts) -> Result<(), Refusal> {
+    /// Last checks: WebSocket version (426), key headers and a body (400), subprotocols that are all strange (426). Who
+    /// offers none speaks dial-back.
+    pub(crate) fn check(&self, parts: &Parts) -> Result<Protocol, Refusal> {
         let mut versions = parts.headers.get_all(SEC_WEBSOCKET_VERSION).iter();
         if versions.next().is_none_or(|version| version != "13") || versions.next().is_some() {
             let refusal = Refusal::upgrade_required(parts.version, "version");
@@ -107,48 +110,65 @@ impl Upgrade {
         if has_body(&parts.headers) {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "body").with((CONNECTION, "close")));
         }
+        if !parts.headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+            return Ok(Protocol::Dialback);
+        }
         if !has_token(&parts.headers, SEC_WEBSOCKET_PROTOCOL, |token| token == SUBPROTOCOL) {
             let refusal = Refusal::upgrade_required(parts.version, "subprotocol");
             return Err(refusal.with((SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)));
         }
-        Ok(())
+        Ok(Protocol::Native)
     }
 
-    /// The 101 (over HTTP/2: 200). No extension is chosen, whatever was offered.
-    pub(crate) fn response<B: Default>(&self) -> Response<B> {
+    /// The 101 (over HTTP/2: 200) of a link on which this is spoken.
+    pub(crate) fn response<B: Default>(&self, protocol: Protocol) -> Response<B> {
+        let mut response = self.bare_response();
+        let headers: &mut HeaderMap = response.headers_mut();
+        if protocol == Protocol::Native {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        headers.insert(MARKER, HeaderValue::from_static(protocol.as_str()));
+        response
+    }
+
+    /// The 101 (over HTTP/2: 200) alone, as for the connection of one stream. No extension is chosen, whatever was
+    /// offered.
+    pub(crate) fn bare_response<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
         let headers = response.headers_mut();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-        headers.insert(MARKER, HeaderValue::from_static(SUBPROTOCOL));
         if let Opening::Upgrade { accept } = &self.opening {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.extend(accept.clone().map(|accept| (SEC_WEBSOCKET_ACCEPT, accept)));
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         }
         response
     }
 
-    /// Waits for the host to hand the connection over, which it does once the answer is written. `max_message` bounds
-    /// incoming messages, in bytes.
+    /// Waits for the host to hand the connection over, which it does once the answer is written.
     ///
     /// # Errors
     /// The connection ended first, or the host serves without upgrades.
-    pub(crate) async fn complete(self, max_message: usize) -> Result<MessageLink, hyper::Error> {
+    pub(crate) async fn complete(self, limits: Limits) -> Result<MessageLink, hyper::Error> {
         Ok(match tcp_below(self.on_upgrade.await?) {
             Ok((tcp, early)) => {
                 // Without it small answers wait for the peer's delayed acks; a socket that refuses works all the same.
                 let _ = tcp.set_nodelay(true);
-                MessageLink::with_early(tcp, early, Side::Server, max_message).await
+                MessageLink::with_early(tcp, early, Side::Server, limits).await
             }
-            Err(upgraded) => MessageLink::new(TokioIo::new(*upgraded), Side::Server, max_message).await,
+            Err(upgraded) => MessageLink::with_early(TokioIo::new(*upgraded), Bytes::new(), Side::Server, limits).await,
         })
+    }
+
+    /// The same for a connection that bears one stream.
+    pub(crate) async fn complete_bytes(self) -> Result<ByteLink, hyper::Error> {
+        Ok(ByteLink::new(self.complete(Limits::BYTES).await?))
     }
 }
 
 /// The TCP stream below an upgraded connection and what was read of it too much, for hosts that serve plain TCP by
 /// hyper itself or by `auto`, as `axum::serve` does.
-fn tcp_below(upgraded: Upgraded) -> Result<(TcpStream, bytes::Bytes), Box<Upgraded>> {
+fn tcp_below(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Box<Upgraded>> {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => Ok((parts.io.into_inner(), parts.read_buf)),
         Err(upgraded) => match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
@@ -159,7 +179,7 @@ fn tcp_below(upgraded: Upgraded) -> Result<(TcpStream, bytes::Bytes), Box<Upgrad
 }
 
 fn connects_websocket(extensions: &Extensions) -> bool {
-    extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+    extensions.get::<ExtendedProtocol>().is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

@@ -91,7 +91,6 @@ impl Shared {
 
 impl<T> Deferred<T> {
     /// A value for which nobody waits.
-    #[cfg(all(test, feature = "server"))]
     pub(crate) fn ready(value: T) -> Self {
         Self { value, after: After::default() }
     }
@@ -99,6 +98,11 @@ impl<T> Deferred<T> {
     /// What was found, to be looked at before anybody is woken.
     pub(crate) fn value(&self) -> &T {
         &self.value
+    }
+
+    /// The same, of something else that was found.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Deferred<U> {
+        Deferred { value: f(self.value), after: self.after }
     }
 
     /// Wakes, and gives what was found.

@@ -10,13 +10,15 @@ use tracing::Instrument;
 
 use super::{
     authorize::{Authorize, Grant, Rejection},
+    dialback,
     future::{Deciding, LinkTask},
+    pickup,
     register::{self, Arrival},
     route::{Route, origin_is_allowed},
 };
 use crate::{
     connman::ConnectionManager,
-    link::{Refusal, Upgrade},
+    link::{Protocol, Refusal, Upgrade},
     metrics,
     proto::SessionConfig,
 };
@@ -75,20 +77,24 @@ impl<A: Authorize> Gate<A> {
         route: Route,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        let grant = match self.ask(parts).await {
-            Ok(grant) => Some(grant),
-            Err(rejection) if route == Route::Pickup && rejection.status() == StatusCode::BAD_REQUEST => None, // needs no key
-            Err(rejection) => return Err(reject(&rejection)),
-        };
-        upgrade.check(parts).map_err(refuse)?;
-        let Some(grant) = grant.filter(|_| route == Route::Tunnel) else {
-            // Agents that bring pick-ups offer no subprotocol, so the check has told them what is supported.
-            let (status, headers) = (StatusCode::NOT_FOUND, HeaderMap::new());
-            return Err(refuse(Refusal { status, headers, reason: "pickup" }));
-        };
-
-        let response = upgrade.response();
+        if route == Route::Pickup {
+            let ours = pickup::Pickup::of(parts, self.connman.dialers());
+            let judged = self.ask(&ours.judged_as(parts)).await;
+            let claim = ours.claim(judged, || upgrade.check(parts).map(drop)).map_err(pickup::Denial::response)?;
+            let response = upgrade.bare_response();
+            let task = pickup::run(upgrade, claim, self.handshake_timeout, permit);
+            self.executor.execute(Box::pin(task));
+            return Ok(response);
+        }
+        let grant = self.ask(parts).await.map_err(|rejection| reject(&rejection))?;
+        let protocol = upgrade.check(parts).map_err(refuse)?;
         let epoch = self.connman.next_epoch();
+        if protocol == Protocol::Dialback {
+            // It knows no code that would tell it why a link is closed; a status it shows to its operator.
+            let registration = dialback::registration(&grant, epoch);
+            self.connman.admits(&registration).map_err(|why| dialback::refused(why, RETRY_AFTER))?;
+        }
+        let response = upgrade.response(protocol);
         let span = tracing::info_span!("revdial.tunnel", key = %grant.key(), %epoch);
         span.follows_from(tracing::Span::current());
         let arrival = Arrival {
@@ -100,7 +106,11 @@ impl<A: Authorize> Gate<A> {
             handshake_timeout: self.handshake_timeout,
             permit,
         };
-        self.executor.execute(Box::pin(register::run(arrival).instrument(span)));
+        let task: LinkTask = match protocol {
+            Protocol::Native => Box::pin(register::run(arrival).instrument(span)),
+            Protocol::Dialback => Box::pin(dialback::run(arrival).instrument(span)),
+        };
+        self.executor.execute(task);
         Ok(response)
     }
 
@@ -125,12 +135,12 @@ fn head_is_too_large<B>(request: &Request<B>) -> bool {
     headers.len() > MAX_HEADERS || target + fields > MAX_HEAD
 }
 
-fn reject(rejection: &Rejection) -> Response<()> {
+pub(super) fn reject(rejection: &Rejection) -> Response<()> {
     rejection.report();
     rejection.response()
 }
 
-fn refuse(refusal: Refusal) -> Response<()> {
+pub(super) fn refuse(refusal: Refusal) -> Response<()> {
     metrics::record_handshake_rejected(refusal.reason);
     tracing::info!(status = refusal.status.as_u16(), reason = refusal.reason, "tunnel refused");
     refusal.response()

@@ -79,8 +79,13 @@
 //!
 //! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
 //! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics) · 426 WebSocket version · 400
-//! WebSocket key, or a body · 426 no `revdial.v1` among the subprotocols · 101. Answers have no body. What is not on the layer's
-//! path goes to the inner service untouched.
+//! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101. Answers have no body. What is not on
+//! the layer's path goes to the inner service untouched.
+//!
+//! An agent that offers no subprotocol speaks the [dial-back](crate::dialback) protocol. It knows no close codes, so that
+//! 403 (somebody else's key), 409 (key in use, and the policy rejects) and 503 are told before the 101. A request with
+//! `revdial.dialer` or `revdial.req` is one of its pick-ups: it is judged under the key of the agent that was asked, then
+//! answered 404 unknown · 403 of another agent or principal · 410 picked up before, or too late.
 //!
 //! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4409 older than another
 //! link of its key or attempt of its session, 4411 key in use, 4403 key or session of somebody else, 4429 the eleventh in a
@@ -95,9 +100,11 @@
 
 mod authorize;
 mod bearer;
+mod dialback;
 mod future;
 mod gate;
 mod layer;
+mod pickup;
 mod register;
 mod route;
 mod service;

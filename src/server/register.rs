@@ -11,9 +11,9 @@ use tokio::{
 use super::authorize::Grant;
 use crate::{
     connman::{Attachment, ConnectionManager, Lease, Offer, RegisterRefusal, Registration},
-    frame::{CloseCode, Hello, MAX_MESSAGE, SessionId, Welcome},
+    frame::{CloseCode, Hello, SessionId, Welcome},
     key::Epoch,
-    link::{LinkEnd, LinkError, Upgrade},
+    link::{Limits, LinkEnd, LinkError, Upgrade},
     metrics,
     mux::{
         Driver, MuxTunnel,
@@ -48,7 +48,7 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     // Counted from the grant, of which this task is the first poll's distance away. One that overflows never comes.
     let expiry = grant.lifetime().and_then(|lifetime| Instant::now().checked_add(lifetime));
 
-    let completed = timeout(within, upgrade.complete(MAX_MESSAGE)).await;
+    let completed = timeout(within, upgrade.complete(Limits::NATIVE)).await;
     let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
     let (hello, has) = establish::accept(&mut link, within).await.map_err(Failure::Establish)?;
     let offer = Offer { session: hello.session, attempt: hello.attempt, has };
@@ -60,12 +60,16 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         let session = if max_hold == 0 { session.without_resume() } else { session };
         let tunnel = MuxTunnel::new(session, epoch);
         tunnel.charge_to(connman.budget());
-        let tunnel = Tunnel::mux(tunnel);
+        let tunnel = Tunnel::Mux(tunnel);
         let bound = tunnel.bind(epoch, 0).wake().expect("the first link of a new session binds");
-        (SessionId::new(rand::random()), tunnel, bound)
+        (SessionId::new(rand::random()), tunnel, Some(bound))
     });
-    let Attachment { tunnel, link: bound, resumed, session, lease } = match attached {
-        Ok(attachment) => attachment,
+    let (Attachment { tunnel, resumed, session, lease, .. }, bound) = match attached {
+        // One without a link is never found by a HELLO, whose session it would have to be.
+        Ok(mut attachment) => match attachment.link.take() {
+            Some(bound) => (attachment, bound),
+            None => return Err(Failure::Refused(RegisterRefusal::Stale)),
+        },
         Err(refusal) => {
             let code = close_code(refusal);
             establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
@@ -114,7 +118,7 @@ fn registration(grant: &Grant, epoch: Epoch, hello: Hello) -> Registration {
     registration
 }
 
-const fn close_code(refusal: RegisterRefusal) -> CloseCode {
+pub(super) const fn close_code(refusal: RegisterRefusal) -> CloseCode {
     match refusal {
         RegisterRefusal::InUse => CloseCode::IN_USE,
         RegisterRefusal::Foreign | RegisterRefusal::Identity => CloseCode::FOREIGN,
@@ -127,7 +131,7 @@ const fn close_code(refusal: RegisterRefusal) -> CloseCode {
 }
 
 /// At the deadline, or never.
-async fn at(deadline: Option<Instant>) {
+pub(super) async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
@@ -140,7 +144,7 @@ fn millis(duration: Duration) -> u32 {
 
 /// At which step no tunnel came about.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Handover(hyper::Error),
     HandoverTimeout,
     Establish(EstablishError),
@@ -150,7 +154,7 @@ enum Failure {
 
 impl Failure {
     /// Counts it once and tells it in the log once.
-    fn report(&self) {
+    pub(super) fn report(&self) {
         match self {
             Self::Handover(_) => metrics::record_handshake_rejected("upgrade"),
             Self::HandoverTimeout | Self::Establish(EstablishError::Timeout) => metrics::record_handshake_timeout(),

@@ -70,6 +70,11 @@ pub fn requested_key(parts: &Parts) -> Result<AgentKey, BadKey> {
     Ok(decoded(value).ok_or(BadKey::Encoding)?.parse::<AgentKey>()?)
 }
 
+/// Whether a request asks for a key, that can be or not.
+pub(super) fn names_key(uri: &Uri) -> bool {
+    parameters(uri).any(|(name, _)| decoded(name).is_some_and(|name| name == KEY_PARAMETER))
+}
+
 /// Why a request names no key that can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

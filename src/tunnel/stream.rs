@@ -8,7 +8,13 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{frame::ResetCode, key::TargetName, metrics, mux::MuxStream};
+use crate::{
+    dialback::{DialbackStream, Slices},
+    frame::ResetCode,
+    key::TargetName,
+    metrics,
+    mux::MuxStream,
+};
 
 /// A byte stream through a tunnel: one connection to a target behind an agent, or, on the agent's side, one that the
 /// server asked for.
@@ -25,6 +31,11 @@ use crate::{frame::ResetCode, key::TargetName, metrics, mux::MuxStream};
 /// The end of the stream is only ever the peer's own: a lost session, a reset or a violation is an error, whose kind
 /// is found with [`Error::find`](crate::Error::find). What arrived before a reset is read first.
 ///
+/// A stream to an agent of the dial-back protocol cannot promise that: its end may be a loss, see
+/// [`eof_is_verified`](Self::eof_is_verified). It flushes what is written as far as its connection takes it, so that
+/// flushing is only ready when all has left. Its server's side ends its direction when it is dropped, and not at a shutdown
+/// already: the deployed agents take the end of one direction for that of both.
+///
 /// Dropping a stream delivers what was written, then the end, and has the peer stop writing. Dropped by a panic, it
 /// is reset instead.
 ///
@@ -32,26 +43,47 @@ use crate::{frame::ResetCode, key::TargetName, metrics, mux::MuxStream};
 /// Reading and writing lose nothing when the future around them is dropped.
 #[derive(Debug)]
 pub struct TunnelStream {
-    mux: MuxStream,
+    inner: Inner,
     target: TargetName,
     _counted: Counted,
 }
 
+/// The stream of either protocol.
+#[derive(Debug)]
+pub(super) enum Inner {
+    Mux(MuxStream),
+    Dialback(Box<DialbackStream>),
+}
+
+impl From<MuxStream> for Inner {
+    fn from(stream: MuxStream) -> Self {
+        Self::Mux(stream)
+    }
+}
+
+impl From<Box<DialbackStream>> for Inner {
+    fn from(stream: Box<DialbackStream>) -> Self {
+        Self::Dialback(stream)
+    }
+}
+
 impl TunnelStream {
-    /// A stream of the native protocol, opened for `target`.
-    pub(super) fn new(mux: MuxStream, target: TargetName) -> Self {
-        Self { mux, target, _counted: Counted::new() }
+    /// A stream that was opened for `target`.
+    pub(super) fn new(inner: Inner, target: TargetName) -> Self {
+        Self { inner, target, _counted: Counted::new() }
     }
 
     /// Ends both directions at once: the peer sees a reset, never an end.
     pub fn reset(self) {
-        self.mux.reset(ResetCode::CANCELLED);
+        self.reset_with(ResetCode::CANCELLED);
     }
 
     /// The same with a reason of the caller's.
-    #[cfg(feature = "agent")]
     pub(crate) fn reset_with(self, code: ResetCode) {
-        self.mux.reset(code);
+        match self.inner {
+            Inner::Mux(mux) => mux.reset(code),
+            Inner::Dialback(dialback) => dialback.reset(),
+        }
     }
 
     /// The target that was asked for.
@@ -60,28 +92,55 @@ impl TunnelStream {
         &self.target
     }
 
+    /// Whether an end of this stream is known to be the peer's wish: false with agents and servers of the dial-back
+    /// protocol, where a lost connection looks the same. Who must not take a truncated stream for a whole one has it
+    /// fail instead, by [`strict_eof`](crate::connman::Dial::strict_eof).
+    #[must_use]
+    pub fn eof_is_verified(&self) -> bool {
+        matches!(self.inner, Inner::Mux(_))
+    }
+
+    /// Has an end that is not verified be an error.
+    #[cfg(feature = "server")]
+    pub(crate) fn strict_eof(&mut self) {
+        if let Inner::Dialback(dialback) = &mut self.inner {
+            dialback.strict_eof();
+        }
+    }
+
     /// Ready once the peer reads no more of this stream: it dropped its side, reset the stream, or the session ended.
+    /// The end of a dial-back stream's connection is that of both directions, and noticed by reading.
     ///
     /// For a side that has nothing to write now, and would not learn otherwise that what it waits for is of use to
     /// nobody. Only the last task that asked is woken.
     pub fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.mux.poll_stopped(cx)
+        match &self.inner {
+            Inner::Mux(mux) => mux.poll_stopped(cx),
+            Inner::Dialback(dialback) => dialback.poll_stopped(cx),
+        }
     }
 
-    fn mux(self: Pin<&mut Self>) -> Pin<&mut MuxStream> {
-        Pin::new(&mut self.get_mut().mux)
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, room: usize, sink: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
+        match &mut self.inner {
+            Inner::Mux(mux) => mux.poll_chunks(cx, room, sink),
+            Inner::Dialback(dialback) => dialback.poll_chunks(cx, room, sink),
+        }
     }
 }
 
 impl AsyncRead for TunnelStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.mux().poll_read(cx, buf)
+        let room = buf.remaining();
+        self.get_mut().poll_chunks(cx, room, |bytes| buf.put_slice(bytes))
     }
 }
 
 impl AsyncWrite for TunnelStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.mux().poll_write(cx, buf)
+        match &mut self.get_mut().inner {
+            Inner::Mux(mux) => Pin::new(mux).poll_write(cx, buf),
+            Inner::Dialback(dialback) => dialback.poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -89,19 +148,28 @@ impl AsyncWrite for TunnelStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.mux().poll_write_vectored(cx, bufs)
+        match &mut self.get_mut().inner {
+            Inner::Mux(mux) => Pin::new(mux).poll_write_vectored(cx, bufs),
+            Inner::Dialback(dialback) => dialback.poll_write(cx, Slices::new(bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.mux.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.mux().poll_flush(cx)
+        match &mut self.get_mut().inner {
+            Inner::Mux(mux) => Pin::new(mux).poll_flush(cx),
+            Inner::Dialback(dialback) => dialback.poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.mux().poll_shutdown(cx)
+        match &mut self.get_mut().inner {
+            Inner::Mux(mux) => Pin::new(mux).poll_shutdown(cx),
+            Inner::Dialback(dialback) => dialback.poll_shutdown(cx),
+        }
     }
 }
 
@@ -112,13 +180,14 @@ impl hyper::rt::Read for TunnelStream {
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buf.remaining();
-        self.mux().get_mut().poll_chunks(cx, room, |bytes| buf.put_slice(bytes))
+        self.get_mut().poll_chunks(cx, room, |bytes| buf.put_slice(bytes))
     }
 }
 
+/// As by tokio's trait.
 impl hyper::rt::Write for TunnelStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.mux().poll_write(cx, buf)
+        AsyncWrite::poll_write(self, cx, buf)
     }
 
     fn poll_write_vectored(
@@ -126,19 +195,19 @@ impl hyper::rt::Write for TunnelStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.mux().poll_write_vectored(cx, bufs)
+        AsyncWrite::poll_write_vectored(self, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.mux.is_write_vectored()
+        AsyncWrite::is_write_vectored(self)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.mux().poll_flush(cx)
+        AsyncWrite::poll_flush(self, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.mux().poll_shutdown(cx)
+        AsyncWrite::poll_shutdown(self, cx)
     }
 }
 
@@ -197,14 +266,14 @@ mod tests {
             tunnels.push(tunnel);
         }
         let agent = tunnels.pop().unwrap();
-        (Tunnel::mux(tunnels.pop().unwrap()), agent)
+        (Tunnel::Mux(tunnels.pop().unwrap()), agent)
     }
 
     async fn streams() -> (TunnelStream, TunnelStream, Tunnel) {
         let (server, agent) = tunnels().await;
         let vnc: TargetName = "vnc".parse().unwrap();
         let (near, far) = tokio::join!(server.open(vnc, Metadata::default(), false), async {
-            Incoming::mux(agent.incoming().await.unwrap()).accept()
+            Incoming::Mux(agent.incoming().await.unwrap()).accept()
         });
         (near.unwrap(), far.unwrap(), server)
     }

@@ -25,6 +25,7 @@ use crate::{
     },
     error::{Error, ErrorKind},
     frame::{InstanceId, Metadata},
+    link::Protocol,
     mux::{BindError, Deferred},
     proto::{SessionEnd, SessionStats, Violation},
 };
@@ -162,6 +163,10 @@ impl Handle for Fake {
             None => self.0.unanswered.lock().unwrap().push(sender),
         }
         FakeOpening { answer, of: Arc::clone(&self.0), answered: false }
+    }
+
+    fn with_eof(stream: u32, _: bool) -> u32 {
+        stream
     }
 
     fn close(&self, code: CloseCode, _: &str, end: SessionEnd) {
@@ -845,7 +850,7 @@ async fn lists_tell_what_is_there() {
     assert_eq!((away.since, away.grace_left), (Duration::from_secs(10), Some(Duration::from_secs(20))));
     assert_eq!((desk.state, desk.grace_left, desk.last_cause), (KeyState::Connected, None, None));
     assert_eq!((desk.streams, desk.sent_bytes, desk.received_bytes, desk.peer_addr), (2, 10, 100, peer_addr));
-    assert_eq!((&desk.labels, desk.reconnects, desk.protocol), (&labels, 0, "revdial.v1"));
+    assert_eq!((&desk.labels, desk.reconnects, desk.protocol), (&labels, 0, Protocol::Native));
     let stats = list::stats(&inner);
     assert_eq!((stats.active_connections, stats.grace_period_entries, stats.sent_bytes), (1, 1, 20));
 }

@@ -2,13 +2,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
-const LIMIT: usize = 100_000;
-
 async fn connect_over(io: DuplexStream) -> Result<Handshake, BoxError> {
     let uri = Uri::from_static("https://user@host.example:8443/tunnel?runnerid=a%20b");
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer t"));
-    connect(TokioIo::new(io), &uri, headers, LIMIT).await
+    connect(TokioIo::new(io), &uri, headers, true).await
 }
 
 async fn request_head(raw: &mut DuplexStream) -> String {
@@ -82,7 +80,9 @@ async fn the_chosen_subprotocol_makes_a_native_link_and_early_bytes_are_kept() {
         answered(&format!("{SWITCHING}Sec-WebSocket-Protocol: revdial.v1\r\n\r\n\u{2}\u{5}early")).await;
     // U+0002 in place of 0x82, which a string cannot have: a first fragment. The last one follows.
     raw.write_all(b"\x80\x05 late").await.unwrap();
-    let Ok(Handshake::Native(mut link)) = outcome else { panic!("{outcome:?}") };
+    let Ok(Handshake::Switched { mut link, protocol: Protocol::Native, stripped: false }) = outcome else {
+        panic!("{outcome:?}")
+    };
     assert_eq!(link.recv().await.unwrap(), "early late");
     link.send("x".into()).await.unwrap();
     let mut frame = [0; 7];
@@ -91,15 +91,58 @@ async fn the_chosen_subprotocol_makes_a_native_link_and_early_bytes_are_kept() {
 }
 
 #[tokio::test]
-async fn the_marker_stands_in_for_a_subprotocol_that_was_stripped() {
-    let (outcome, _raw) = answered(&format!("{SWITCHING}revdial-protocol: revdial.v1\r\n\r\n")).await;
-    assert!(matches!(outcome, Ok(Handshake::Native(_))), "{outcome:?}");
+async fn the_marker_tells_a_choice_that_was_stripped_from_an_offer_that_was() {
+    let table = [
+        ("revdial-protocol: revdial.v1\r\n", Protocol::Native, true),
+        ("revdial-protocol: dial-back\r\n", Protocol::Dialback, true),
+        ("", Protocol::Dialback, false),
+    ];
+    for (header, expected, was_stripped) in table {
+        let (outcome, _raw) = answered(&format!("{SWITCHING}{header}\r\n")).await;
+        let Ok(Handshake::Switched { protocol, stripped, .. }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((protocol, stripped), (expected, was_stripped), "{header}");
+    }
 }
 
 #[tokio::test]
-async fn a_101_without_a_subprotocol_is_a_dialback_server() {
-    let (outcome, _raw) = answered(&format!("{SWITCHING}\r\n")).await;
-    assert!(matches!(outcome, Ok(Handshake::Dialback)), "{outcome:?}");
+async fn what_was_not_offered_is_not_asked_for_and_cannot_be_chosen() {
+    for (header, works) in
+        [("", true), ("revdial-protocol: dial-back\r\n", true), ("Sec-WebSocket-Protocol: revdial.v1\r\n", false)]
+    {
+        let (io, mut raw) = duplex(4096);
+        let server = async {
+            let head = request_head(&mut raw).await;
+            assert!(!head.contains("sec-websocket-protocol"), "{head}");
+            let answer = format!("{SWITCHING}{header}\r\n").replace("{accept}", &accept_of(&head));
+            raw.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let uri = Uri::from_static("http://host/tunnel");
+        let (outcome, ()) = tokio::join!(connect(TokioIo::new(io), &uri, HeaderMap::new(), false), server);
+        match outcome {
+            Ok(Handshake::Switched { protocol: Protocol::Dialback, stripped: false, .. }) => assert!(works),
+            outcome => assert!(!works && outcome.is_err(), "{outcome:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_picked_up_bears_bytes_and_those_behind_the_101_are_kept() {
+    let (io, mut raw) = duplex(4096);
+    let server = async {
+        let head = request_head(&mut raw).await;
+        let order: Vec<&str> =
+            head.lines().skip(1).filter_map(|line| line.split(':').next()).filter(|name| !name.is_empty()).collect();
+        let expected = ["host", "user-agent", "connection", "sec-websocket-key", "sec-websocket-version", "upgrade"];
+        assert_eq!(order, expected);
+        let mut answer = format!("{SWITCHING}\r\n").replace("{accept}", &accept_of(&head)).into_bytes();
+        answer.extend([0x82, 1, b'x']);
+        raw.write_all(&answer).await.unwrap();
+    };
+    let uri = Uri::from_static("http://host/tunnel?revdial.dialer=0&revdial.req=1");
+    let (outcome, ()) = tokio::join!(pick_up(TokioIo::new(io), &uri, HeaderMap::new()), server);
+    let mut link = outcome.unwrap().unwrap();
+    let read = poll_fn(|cx| link.poll_read(cx, 9)).await.unwrap();
+    assert_eq!(read.unwrap(), "x");
 }
 
 #[tokio::test]
@@ -121,7 +164,7 @@ async fn a_101_that_no_websocket_server_gives_is_an_error_that_names_the_header(
 #[tokio::test]
 async fn a_refusal_tells_status_headers_and_body() {
     let (outcome, _raw) = answered("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\ncome back").await;
-    let Ok(Handshake::Refused { status, headers, body }) = outcome else { panic!("{outcome:?}") };
+    let Ok(Handshake::Refused(Refused { status, headers, body })) = outcome else { panic!("{outcome:?}") };
     assert_eq!((status.as_u16(), headers["retry-after"].to_str().unwrap(), &*body), (503, "7", "come back"));
 }
 
@@ -132,7 +175,7 @@ async fn a_redirect_and_a_page_are_refusals() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", 200),
     ] {
         let (outcome, _raw) = answered(answer).await;
-        assert!(matches!(outcome, Ok(Handshake::Refused { status, .. }) if status == expected), "{outcome:?}");
+        assert!(matches!(outcome, Ok(Handshake::Refused(Refused { status, .. })) if status == expected), "{outcome:?}");
     }
 }
 
@@ -140,13 +183,13 @@ async fn a_redirect_and_a_page_are_refusals() {
 async fn of_a_long_body_one_kibibyte_is_kept() {
     let answer = format!("HTTP/1.1 401 No\r\nContent-Length: 99999\r\n\r\n{}", "x".repeat(3000));
     let (outcome, _raw) = answered(&answer).await;
-    assert!(matches!(outcome, Ok(Handshake::Refused { ref body, .. }) if body.len() == 1024), "{outcome:?}");
+    assert!(matches!(outcome, Ok(Handshake::Refused(Refused { ref body, .. })) if body.len() == 1024), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_does_not_hide_the_status() {
     let (outcome, _raw) = answered("HTTP/1.1 401 No\r\nContent-Length: 10\r\n\r\npart").await;
-    let Ok(Handshake::Refused { status, body, .. }) = outcome else { panic!("{outcome:?}") };
+    let Ok(Handshake::Refused(Refused { status, body, .. })) = outcome else { panic!("{outcome:?}") };
     assert_eq!((status.as_u16(), &*body), (401, "part"));
 }
 

@@ -323,7 +323,13 @@ async fn early_bytes_come_first_and_count_as_activity() {
     let (ours, mut raw) = duplex(KIB);
     let whole = masked(0x82, b"split over two");
     let (early, late) = whole.split_at(9);
-    let mut link = MessageLink::with_early(ours, Bytes::copy_from_slice(early), Side::Server, LIMIT).await;
+    let mut link = MessageLink::with_early(
+        ours,
+        Bytes::copy_from_slice(early),
+        Side::Server,
+        Limits { max_message: LIMIT, ..Limits::NATIVE },
+    )
+    .await;
     assert!(link.poll_recv(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(link.take_activity());
     raw.write_all(late).await.unwrap();

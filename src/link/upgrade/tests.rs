@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 
-const LIMIT: usize = 100_000;
+const LIMITS: Limits = Limits { max_message: 100_000, ..Limits::NATIVE };
 
 /// What browsers and agents send.
 fn good() -> Request<()> {
@@ -28,8 +28,8 @@ fn good() -> Request<()> {
 
 fn judge(mut request: Request<()>) -> Result<Response<String>, Refusal> {
     let upgrade = Upgrade::begin(&mut request)?;
-    upgrade.check(&request.into_parts().0)?;
-    Ok(upgrade.response())
+    let protocol = upgrade.check(&request.into_parts().0)?;
+    Ok(upgrade.response(protocol))
 }
 
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
@@ -42,7 +42,7 @@ fn a_good_request_is_answered_by_101_without_extensions() {
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let expected = [
         ("upgrade", "websocket"),
-        ("connection", "upgrade"),
+        ("connection", "Upgrade"),
         // From RFC 6455, section 1.3.
         ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
         ("sec-websocket-protocol", "revdial.v1"),
@@ -137,8 +137,28 @@ fn a_body_is_400_and_the_connection_closes() {
 }
 
 #[test]
-fn m6_a_missing_subprotocol_is_426_that_names_ours() {
-    for offers in [&[][..], &["revdial.v2"], &["Revdial.v1"]] {
+fn who_offers_no_subprotocol_speaks_dial_back_and_is_told_that_this_was_seen() {
+    let mut request = good();
+    set("sec-websocket-protocol", &[])(&mut request);
+    let response = judge(request).unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(value(response.headers(), "sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert_eq!(response.headers().get("sec-websocket-protocol"), None);
+    assert_eq!(value(response.headers(), "revdial-protocol"), "dial-back");
+}
+
+#[test]
+fn the_connection_of_one_stream_is_answered_by_the_three_headers_alone() {
+    let mut request = good();
+    let upgrade = Upgrade::begin(&mut request).unwrap();
+    let response = upgrade.bare_response::<()>();
+    let names: Vec<&str> = response.headers().keys().map(http::HeaderName::as_str).collect();
+    assert_eq!(names, ["upgrade", "connection", "sec-websocket-accept"]);
+}
+
+#[test]
+fn m6_a_subprotocol_of_others_is_426_that_names_ours() {
+    for offers in [&["revdial.v2"][..], &["Revdial.v1"], &[""]] {
         let (status, reason, headers) = refused(set("sec-websocket-protocol", offers));
         assert_eq!((status, reason, value(&headers, "sec-websocket-protocol")), (426, "subprotocol", "revdial.v1"));
     }
@@ -150,9 +170,10 @@ type Cure<'a> = &'a dyn Fn(&mut Request<()>);
 fn of_several_faults_the_order_decides() {
     let (mut faults, mut reasons) = (good(), Vec::new());
     *faults.method_mut() = Method::POST;
-    for name in ["upgrade", "sec-websocket-version", "sec-websocket-key", "sec-websocket-protocol"] {
+    for name in ["upgrade", "sec-websocket-version", "sec-websocket-key"] {
         faults.headers_mut().remove(name);
     }
+    set("sec-websocket-protocol", &["other"])(&mut faults);
     set("content-length", &["5"])(&mut faults);
     let cures: [Cure; 6] = [
         &|request| *request.method_mut() = Method::GET,
@@ -178,11 +199,11 @@ async fn host(mut request: Request<Incoming>, done: mpsc::UnboundedSender<Comple
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal.response(),
     };
-    if let Err(refusal) = upgrade.check(&request.into_parts().0) {
-        return refusal.response();
-    }
-    let response = upgrade.response();
-    tokio::spawn(async move { drop(done.send(upgrade.complete(LIMIT).await)) });
+    let response = match upgrade.check(&request.into_parts().0) {
+        Ok(protocol) => upgrade.response(protocol),
+        Err(refusal) => return refusal.response(),
+    };
+    tokio::spawn(async move { drop(done.send(upgrade.complete(LIMITS).await)) });
     response
 }
 
@@ -267,7 +288,7 @@ async fn a_host_that_serves_without_upgrades_is_an_error() {
     assert!(completed.recv().await.unwrap().is_err());
     let mut request = good();
     let elsewhere = Upgrade::begin(&mut request).unwrap();
-    assert!(elsewhere.complete(LIMIT).await.is_err(), "no hyper below at all");
+    assert!(elsewhere.complete(LIMITS).await.is_err(), "no hyper below at all");
 }
 
 #[tokio::test]
@@ -294,7 +315,7 @@ async fn the_socket_is_found_below_hyper_and_below_auto() {
             let done = done.clone();
             async move {
                 let upgrade = Upgrade::begin(&mut request).unwrap();
-                let response = upgrade.response::<String>();
+                let response = upgrade.response::<String>(Protocol::Native);
                 tokio::spawn(async move {
                     drop(done.send(tcp_below(upgrade.on_upgrade.await.unwrap()).map_err(|_upgraded| ())));
                 });
@@ -329,14 +350,14 @@ async fn a_websocket_is_opened_over_http2() {
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = http::Uri::from_static("http://x/tunnel");
     *request.version_mut() = Version::HTTP_2;
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    request.extensions_mut().insert(ExtendedProtocol::from_static("websocket"));
     request.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("revdial.v1"));
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(value(response.headers(), "sec-websocket-protocol"), "revdial.v1");
     let upgraded = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    let mut agent = MessageLink::new(upgraded, Side::Client, LIMIT).await;
+    let mut agent = MessageLink::new(upgraded, Side::Client, LIMITS.max_message).await;
     let mut link = completed.recv().await.unwrap().unwrap();
     agent.send("there".into()).await.unwrap();
     assert_eq!(link.recv().await.unwrap(), "there");

@@ -1,0 +1,398 @@
+//! The server's side: dials ask the agent for connections, and pick-ups are matched to the one dial that asked.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    control::Line,
+    control_link::{ControlEnd, ControlLink, Received},
+    path::{conn_path, request_of},
+    pending::{Gone, Id, Pending},
+    stream::{DialbackStream, Half},
+    tie::Ties,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    frame::CloseCode,
+    key::{AgentKey, TargetName},
+    link::{ByteLink, LinkEnd},
+    metrics::{self, Direction},
+    proto::{SessionEnd, SessionStats},
+};
+
+/// Dials of one agent that may wait for their pick-ups: as many as opens of the native protocol.
+const MAX_PENDING: usize = 256;
+
+/// How long after the last line a keep-alive leaves, as the deployed servers have it.
+const KEEP_ALIVE: Duration = Duration::from_secs(18);
+
+/// How many lines one poll takes.
+const BATCH: usize = 32;
+
+/// The tunnels of all agents, by what names them in pick-ups.
+#[derive(Debug, Default)]
+pub(crate) struct Dialers(Mutex<HashMap<Id, Weak<Shared>>>);
+
+/// The handle by which streams are asked of an agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct DialbackTunnel(Arc<Shared>);
+
+/// What all handles of a tunnel share.
+struct Shared {
+    dialers: Arc<Dialers>,
+    id: Id,
+    key: AgentKey,
+    principal: String,
+    ties: Arc<Ties>,
+    state: Mutex<State>,
+}
+
+type Answer = Result<ByteLink, Error>;
+
+struct State {
+    pending: Pending<oneshot::Sender<Answer>>,
+    /// Dials that the agent is not asked for yet.
+    unasked: VecDeque<Id>,
+    up_since: Option<Instant>,
+    rtt: Option<Duration>,
+    /// Nothing new is opened.
+    draining: bool,
+    ended: Option<SessionEnd>,
+    /// The control link is to be closed so.
+    closing: Option<(CloseCode, String)>,
+    /// The control link's task.
+    driver: Option<Waker>,
+}
+
+impl Dialers {
+    /// The tunnel of this id.
+    pub(crate) fn get(&self, id: Id) -> Option<DialbackTunnel> {
+        self.lock().get(&id).and_then(Weak::upgrade).map(DialbackTunnel)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Weak<Shared>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DialbackTunnel {
+    /// The tunnel of an agent whose control link is about to be driven.
+    pub(crate) fn new(dialers: &Arc<Dialers>, key: AgentKey, principal: String) -> Self {
+        let id = Id::new(rand::random());
+        let state = State {
+            pending: Pending::new(MAX_PENDING),
+            unasked: VecDeque::new(),
+            up_since: Some(Instant::now()),
+            rtt: None,
+            draining: false,
+            ended: None,
+            closing: None,
+            driver: None,
+        };
+        let ties = Arc::default();
+        let shared =
+            Arc::new(Shared { dialers: Arc::clone(dialers), id, key, principal, ties, state: Mutex::new(state) });
+        dialers.lock().insert(id, Arc::downgrade(&shared));
+        Self(shared)
+    }
+
+    /// Whose agent it is.
+    pub(crate) fn key(&self) -> &AgentKey {
+        &self.0.key
+    }
+
+    /// On whose behalf it came.
+    pub(crate) fn principal(&self) -> &str {
+        &self.0.principal
+    }
+
+    /// Asks for a stream. Only the default target can be named in this protocol, which is: not at all.
+    pub(crate) fn open(&self, target: &TargetName) -> Opening {
+        let opening = |request, answer| Opening { shared: Arc::clone(&self.0), request, answer };
+        if !target.is_default() {
+            return opening(None, Err(Some(Error::new(ErrorKind::TargetUnknown))));
+        }
+        let (sender, receiver) = oneshot::channel();
+        let request = Id::new(rand::random());
+        let asked = self.0.with(|state| {
+            if let Some(end) = &state.ended {
+                return Err(Error::from(end.clone()));
+            }
+            if state.draining {
+                return Err(Error::new(ErrorKind::Shutdown));
+            }
+            if state.pending.insert(request, sender).is_err() {
+                return Err(Error::new(ErrorKind::Overloaded));
+            }
+            state.unasked.push_back(request);
+            Ok(())
+        });
+        match asked {
+            Ok(()) => opening(Some(request), Ok(receiver)),
+            Err(error) => opening(None, Err(Some(error.unsent()))),
+        }
+    }
+
+    /// Takes the dial that asked for this pick-up, before the connection is there.
+    pub(crate) fn claim(&self, request: Id) -> Result<Claim, Gone> {
+        let sender = self.0.lock().pending.claim(&request)?;
+        Ok(Claim(Some(sender)))
+    }
+
+    /// Since when there is a control link.
+    pub(crate) fn up_since(&self) -> Option<std::time::Instant> {
+        self.0.lock().up_since.map(Instant::into_std)
+    }
+
+    /// Whether nothing new is opened here any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        let state = self.0.lock();
+        state.draining || state.ended.is_some()
+    }
+
+    /// Opens nothing new and closes the control link; what runs goes on.
+    pub(crate) fn drain(&self, code: CloseCode, reason: &str) {
+        self.0.stop(|state| {
+            state.draining = true;
+            state.closing.get_or_insert_with(|| (code, reason.to_owned()));
+        });
+    }
+
+    /// Ends it, streams included.
+    pub(crate) fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {
+        let kind = Error::from(end.clone()).kind();
+        self.0.stop(|state| {
+            state.ended.get_or_insert(end);
+            state.closing.get_or_insert_with(|| (code, reason.to_owned()));
+        });
+        self.0.ties.cut(kind);
+    }
+
+    /// Ends it; streams have connections of their own, and go on.
+    pub(crate) fn end(&self, end: SessionEnd) {
+        self.0.stop(|state| {
+            state.ended.get_or_insert(end);
+        });
+    }
+
+    /// Why it ended, if it did.
+    pub(crate) fn ended(&self) -> Option<SessionEnd> {
+        self.0.lock().ended.clone()
+    }
+
+    /// Resolves when no stream is left.
+    pub(crate) async fn idle(&self) {
+        self.0.ties.idle().await;
+    }
+
+    /// Its counts.
+    pub(crate) fn stats(&self) -> SessionStats {
+        let (rtt, waiting) = {
+            let state = self.0.lock();
+            (state.rtt, state.pending.len())
+        };
+        SessionStats {
+            streams: self.0.ties.len().saturating_add(waiting),
+            sent_bytes: self.0.ties.bytes(Direction::Sent),
+            received_bytes: self.0.ties.bytes(Direction::Received),
+            rtt,
+            ..SessionStats::default()
+        }
+    }
+
+    /// Drives the control link until its end; dials that wait for a pick-up then fail as those of a lost session do.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the tunnel without an end, which is for the caller to give it.
+    pub(crate) async fn drive(&self, link: &mut ControlLink) -> ControlEnd {
+        let mut driver = Driver { shared: &self.0, link, keep_alive: Instant::now() };
+        let end = poll_fn(|cx| driver.poll(cx)).await;
+        metrics::record_close(end.end.as_str());
+        self.0.stop(|state| {
+            state.up_since = None;
+            if !state.draining {
+                state.ended.get_or_insert(match end.end {
+                    LinkEnd::Local(_) => SessionEnd::Shutdown,
+                    _ => SessionEnd::Lost,
+                });
+            }
+        });
+        end
+    }
+
+    /// What the control link is closed with, in words.
+    pub(crate) fn closing_reason(&self) -> String {
+        self.0.lock().closing.as_ref().map_or_else(String::new, |(_, reason)| reason.clone())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `f` under the lock, then wakes the control link's task.
+    fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        let result = f(&mut state);
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        result
+    }
+
+    /// Runs `f`, which stops the tunnel, under the lock; then dials that wait fail, in their order.
+    fn stop(&self, f: impl FnOnce(&mut State)) {
+        let (waiting, error) = self.with(|state| {
+            f(state);
+            state.unasked.clear();
+            (state.pending.take_all(), state.ended.clone().unwrap_or(SessionEnd::Shutdown))
+        });
+        for sender in waiting {
+            let _ = sender.send(Err(Error::from(error.clone()).unsent()));
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.dialers.lock().remove(&self.id);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DialbackTunnel").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The control link at work: takes in lines, then gives out those that are due, in the order of the deployed servers.
+struct Driver<'a> {
+    shared: &'a Arc<Shared>,
+    link: &'a mut ControlLink,
+    /// When the next keep-alive leaves.
+    keep_alive: Instant,
+}
+
+impl Driver<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ControlEnd> {
+        match self.step(cx) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<(), ControlEnd> {
+        let mut taken = 0;
+        while let Poll::Ready(received) = self.link.poll_received(cx) {
+            match received? {
+                Received::Line(Line::PickupFailed { path, error }) => self.on_pickup_failed(&path, &error),
+                // Servers are sent nothing else; what is unknown is for later versions.
+                Received::Line(_) => {}
+                Received::Pong(rtt) => {
+                    metrics::record_rtt(rtt);
+                    self.shared.lock().rtt = Some(rtt);
+                }
+            }
+            taken += 1;
+            if taken == BATCH {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        let mut due = Instant::now() >= self.keep_alive;
+        while let Poll::Ready(ready) = self.link.poll_ready(cx) {
+            ready?;
+            if due {
+                self.link.start_send(&Line::KeepAlive)?;
+                self.keep_alive = Instant::now() + KEEP_ALIVE;
+                due = false;
+                continue;
+            }
+            let mut state = self.shared.lock();
+            // Parked in the same critical section that finds nothing to do.
+            state.driver = Some(cx.waker().clone());
+            if let Some((code, _)) = state.closing {
+                return Err(ControlEnd::local(code));
+            }
+            let Some(request) = state.unasked.pop_front() else { break };
+            drop(state);
+            self.link.start_send(&Line::ConnReady { path: conn_path(self.shared.id, request) })?;
+            due = true;
+        }
+        self.link.poll_idle(cx, Some(self.keep_alive))
+    }
+
+    fn on_pickup_failed(&self, path: &str, told: &str) {
+        let Some(request) = request_of(path) else { return };
+        let Some(sender) = self.shared.lock().pending.fail(&request) else { return };
+        tracing::debug!(key = %self.shared.key, ?told, "the agent could not pick up a dial");
+        let why = "revdial listener failed to pick up connection";
+        let _ = sender.send(Err(Error::with_source(ErrorKind::TargetRefused, why)));
+    }
+}
+
+/// A dial that waits for its pick-up.
+///
+/// # Cancel safety
+/// Dropping it gives the dial up: a pick-up that comes for it is refused.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Opening {
+    shared: Arc<Shared>,
+    request: Option<Id>,
+    /// `Err`: failed at once, and told when polled.
+    answer: Result<oneshot::Receiver<Answer>, Option<Error>>,
+}
+
+impl Future for Opening {
+    type Output = Result<DialbackStream, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut self.answer {
+            Ok(answer) => ready!(Pin::new(answer).poll(cx)),
+            Err(error) => return Poll::Ready(Err(error.take().unwrap_or_else(|| ErrorKind::InvalidInput.into()))),
+        };
+        self.request = None;
+        // The sender goes without an answer when the pick-up's own connection fails.
+        let link = answer.unwrap_or_else(|_| {
+            Err(Error::with_source(ErrorKind::TargetRefused, "the agent's connection broke off before it was there"))
+        })?;
+        Poll::Ready(Ok(DialbackStream::new(link, &self.shared.ties, Half::Deferred)))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let Some(request) = self.request else { return };
+        self.shared.with(|state| {
+            state.pending.give_up(&request);
+            state.unasked.retain(|unasked| *unasked != request);
+        });
+    }
+}
+
+/// A dial whose pick-up is about to arrive. Dropping it fails the dial.
+#[derive(Debug)]
+pub(crate) struct Claim(Option<oneshot::Sender<Answer>>);
+
+impl Claim {
+    /// Gives the dial its connection, unless it was given up meanwhile.
+    pub(crate) fn deliver(mut self, link: ByteLink) {
+        if let Some(sender) = self.0.take() {
+            // Comes back when the dial was given up just now; dropped, the connection ends.
+            let _ = sender.send(Ok(link));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A WebSocket read and written as a byte stream: its binary messages joined, whatever their borders.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::{error::LinkError, messages::MessageLink};
+use crate::frame::CloseCode;
+
+/// The longest message that is written: one that every peer takes.
+const CHUNK: usize = 64 * 1024;
+
+/// How often a ping leaves: no middlebox has forgotten the connection by then, and the system notices a dead peer.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How the peer's direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ByteEnd {
+    /// The connection ended. Whether that was the peer's wish nobody can tell.
+    Unverified,
+    /// The peer closed the WebSocket in order.
+    Closed,
+}
+
+/// One WebSocket as a byte stream.
+#[derive(Debug)]
+pub(crate) struct ByteLink {
+    link: MessageLink,
+    /// What came and is not read yet.
+    unread: Bytes,
+    end: Option<ByteEnd>,
+    /// Something may be in the write buffer.
+    unflushed: bool,
+    ping: Pin<Box<Sleep>>,
+}
+
+impl ByteLink {
+    /// Takes a link whose handshake is done.
+    pub(crate) fn new(link: MessageLink) -> Self {
+        Self { link, unread: Bytes::new(), end: None, unflushed: false, ping: Box::pin(sleep(PING_INTERVAL)) }
+    }
+
+    /// Up to `max` bytes; `Err(end)` inside `Ok` when all were read. Also writes what waits to be written.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Result<Bytes, ByteEnd>, LinkError>> {
+        while self.unread.is_empty() {
+            if let Some(end) = self.end {
+                return Poll::Ready(Ok(Err(end)));
+            }
+            self.ping(cx)?;
+            if self.unflushed {
+                // An error here is told better by what is read.
+                let _ = self.poll_flush(cx);
+            }
+            match ready!(self.link.poll_recv(cx)) {
+                Ok(message) => self.unread = message,
+                Err(LinkError::Eof) => self.end = Some(ByteEnd::Unverified),
+                Err(LinkError::Closed { code: None | Some(CloseCode::NORMAL | CloseCode::DRAINED), .. }) => {
+                    self.end = Some(ByteEnd::Closed);
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        let taken = self.unread.split_to(max.min(self.unread.len()));
+        Poll::Ready(Ok(Ok(taken)))
+    }
+
+    /// Whether all was read that will ever come.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.end.is_some() && self.unread.is_empty()
+    }
+
+    /// Writes from `buf`, and flushes as far as the connection takes it.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut buf: impl Buf) -> Poll<Result<usize, LinkError>> {
+        ready!(self.link.poll_ready(cx))?;
+        let taken = buf.remaining().min(CHUNK);
+        self.link.start_send(buf.copy_to_bytes(taken))?;
+        self.unflushed = true;
+        match self.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // What is buffered belongs to the link from here on; a full buffer is what holds writers up.
+            _ => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    /// Writes all that is buffered.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        ready!(self.link.poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether all that was written has left.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.unflushed
+    }
+
+    /// Writes all that is buffered and ends this direction of the connection, without a close frame.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.link.poll_finish(cx)
+    }
+
+    /// Writes what is buffered, ends this direction, and throws away what still comes until the peer's end, all within
+    /// so much time: a socket that is dropped with unread bytes is reset, which destroys what the peer has not read yet.
+    pub(crate) async fn leave(mut self, within: Duration) {
+        let leave = async {
+            if std::future::poll_fn(|cx| self.poll_finish(cx)).await.is_ok() {
+                self.link.drain().await;
+            }
+        };
+        let _ = tokio::time::timeout(within, leave).await;
+    }
+
+    /// Ends the WebSocket with a code, which no peer takes for the end of the stream.
+    pub(crate) async fn fail(mut self, code: CloseCode, within: Duration) {
+        self.link.close(code, "", within).await;
+    }
+
+    fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+        while self.ping.as_mut().poll(cx).is_ready() {
+            self.ping.as_mut().reset(Instant::now() + PING_INTERVAL);
+            self.link.start_ping([0; 8])?;
+            self.unflushed = true;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::link::messages::{Limits, Side};
+
+    /// A byte link, and the raw bytes of the other end.
+    async fn link(side: Side) -> (ByteLink, DuplexStream) {
+        let (near, far) = duplex(1 << 20);
+        let link = MessageLink::with_early(near, Bytes::new(), side, Limits::BYTES).await;
+        (ByteLink::new(link), far)
+    }
+
+    async fn read(link: &mut ByteLink, max: usize) -> Result<Result<Bytes, ByteEnd>, LinkError> {
+        poll_fn(|cx| link.poll_read(cx, max)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn borders_of_messages_mean_nothing_and_the_end_of_the_connection_is_the_end() {
+        let (mut link, mut far) = link(Side::Client).await;
+        far.write_all(&[0x02, 1, b'a', 0x00, 1, b'b', 0x80, 0, 0x82, 0, 0x82, 2, b'c', b'd']).await.unwrap();
+        drop(far);
+        let mut got = Vec::new();
+        let end = loop {
+            match read(&mut link, 1).await.unwrap() {
+                Ok(bytes) => got.extend_from_slice(&bytes),
+                Err(end) => break end,
+            }
+        };
+        assert_eq!((got.as_slice(), end), (b"abcd".as_slice(), ByteEnd::Unverified));
+        assert!(link.is_at_end());
+        assert_eq!(read(&mut link, 1).await.unwrap(), Err(ByteEnd::Unverified));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_in_order_is_an_end_of_its_own_and_another_code_is_an_error() {
+        for (code, ends) in [(1000_u16, true), (1001, true), (1011, false), (4410, false)] {
+            let (mut link, mut far) = link(Side::Client).await;
+            let [high, low] = code.to_be_bytes();
+            far.write_all(&[0x82, 1, b'x', 0x88, 2, high, low]).await.unwrap();
+            assert_eq!(read(&mut link, 9).await.unwrap(), Ok(Bytes::from_static(b"x")));
+            match read(&mut link, 9).await {
+                Ok(end) => assert!(ends && end == Err(ByteEnd::Closed)),
+                Err(error) => assert!(!ends && matches!(error, LinkError::Closed { .. }), "{error}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_leaves_at_once_as_binary_messages_and_then_the_connection_ends_without_a_close_frame() {
+        let (mut link, mut far) = link(Side::Server).await;
+        assert_eq!(poll_fn(|cx| link.poll_write(cx, b"ab".as_slice())).await.unwrap(), 2);
+        assert!(link.is_flushed());
+        let long = vec![7; CHUNK + 1];
+        assert_eq!(poll_fn(|cx| link.poll_write(cx, long.as_slice())).await.unwrap(), CHUNK);
+        link.leave(Duration::ZERO).await;
+        let mut raw = Vec::new();
+        far.read_to_end(&mut raw).await.unwrap();
+        assert_eq!(raw[..4], [0x82, 2, b'a', b'b']);
+        assert_eq!(raw[4..14], [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(raw.len(), 14 + CHUNK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_leaves_every_15_seconds_while_a_reader_waits() {
+        let (mut link, mut far) = link(Side::Server).await;
+        let start = Instant::now();
+        let reader = tokio::spawn(async move { read(&mut link, 1).await });
+        for n in 1..=3 {
+            let mut ping = [0; 10];
+            far.read_exact(&mut ping).await.unwrap();
+            assert_eq!(ping[..2], [0x89, 8]);
+            assert_eq!(start.elapsed().as_secs(), 15 * n);
+        }
+        drop(far);
+        assert_eq!(reader.await.unwrap().unwrap(), Err(ByteEnd::Unverified));
+    }
+}
