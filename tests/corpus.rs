@@ -2,20 +2,29 @@
 
 use std::{fs, path::PathBuf};
 
+#[path = "support/fuzz/control_lines.rs"]
+mod control_lines;
 #[path = "support/fuzz.rs"]
 #[expect(unreachable_pub, reason = "the library of the fuzz targets, too")]
 mod fuzz;
 #[path = "support/pair.rs"]
 mod pair;
+#[path = "support/fuzz/pickup_path.rs"]
+mod pickup_path;
+#[path = "support/fuzz/upgrade_request.rs"]
+mod upgrade_request;
 
 /// A fuzz target, what it checks, and how many seeds it has at least.
 type Target = (&'static str, fn(&[u8]), usize);
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 7] = [
+    ("control_lines", control_lines::run, 12),
     ("frame_decode", fuzz::frame_decode, 20),
     ("frame_round_trip", fuzz::frame_round_trip, 8),
     ("hello", fuzz::hello, 8),
+    ("pickup_path", pickup_path::run, 12),
     ("session_ops", pair::run, 12),
+    ("upgrade_request", upgrade_request::run, 12),
 ];
 
 fn folder(name: &str) -> PathBuf {
