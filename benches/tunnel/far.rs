@@ -4,16 +4,20 @@ use std::{net::SocketAddr, sync::mpsc, thread};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use revdial::agent::{Agent, ProtocolChoice};
 use tokio::{
     net::{TcpListener, TcpStream},
     spawn,
 };
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use crate::commands::{CHUNK, Command, agent, serve};
+use crate::commands::{CHUNK, Command, TOKEN, agent, serve};
 
 /// The key of the agent.
 pub(crate) const KEY: &str = "far";
+
+/// The keys of the agents that speak dial-back, by whether they speak HTTP.
+pub(crate) const CLASSIC: [(&str, bool); 2] = [("classic", false), ("classic-http", true)];
 
 /// Where plain TCP is answered.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,8 @@ pub(crate) fn start(gateway: SocketAddr, websocket: SocketAddr) -> Addresses {
                 spawn(tcp(http, true)),
                 spawn(agent(gateway, KEY)),
                 spawn(messages(websocket)),
+                spawn(classic_agent(gateway, CLASSIC[0])),
+                spawn(classic_agent(gateway, CLASSIC[1])),
             ];
             for task in tasks {
                 task.await.expect("the far side goes on");
@@ -45,6 +51,18 @@ pub(crate) fn start(gateway: SocketAddr, websocket: SocketAddr) -> Addresses {
         });
     });
     addresses.recv().expect("the far side starts")
+}
+
+/// An agent that speaks dial-back, which knows one target only: [`Command`]s or HTTP.
+async fn classic_agent(gateway: SocketAddr, (key, is_http): (&str, bool)) {
+    let agent = Agent::builder(format!("http://{gateway}"), key).token(TOKEN).protocol(ProtocolChoice::Dialback);
+    let (mut listener, run) = agent.build().expect("settings that can be").listen();
+    spawn(async move {
+        while let Some(stream) = listener.accept().await {
+            spawn(serve(stream, is_http));
+        }
+    });
+    run.await.expect("nothing stops the agent");
 }
 
 async fn tcp(listener: TcpListener, is_http: bool) {

@@ -23,6 +23,8 @@ pub(crate) enum Carrier {
     Tunnel,
     /// A stream of ours, on which data follows OPEN at once.
     EarlyTunnel,
+    /// A stream of ours, of an agent that speaks dial-back.
+    Dialback,
     /// A TCP connection to the far side, as if there were no need for a tunnel.
     Tcp,
     /// The messages of a WebSocket, as if one pipe were enough.
@@ -34,6 +36,7 @@ impl Carrier {
         match self {
             Self::Tunnel => "tunnel",
             Self::EarlyTunnel => "tunnel, early data",
+            Self::Dialback => "dial-back",
             Self::Tcp => "TCP",
             Self::WebSocket => "WebSocket",
         }
@@ -43,10 +46,13 @@ impl Carrier {
 /// All that is open between the two sides.
 pub(crate) struct Near {
     key: AgentKey,
+    classic: AgentKey,
     connman: ConnectionManager,
     far: Addresses,
     /// Open streams of ours.
     pub(crate) tunnel: Vec<Box<dyn Pipe>>,
+    /// Open dial-back streams of ours.
+    pub(crate) dialback: Vec<Box<dyn Pipe>>,
     /// Open TCP connections.
     pub(crate) tcp: Vec<Box<dyn Pipe>>,
     /// The one WebSocket, of which this is the server.
@@ -71,16 +77,19 @@ impl Near {
         stream.set_nodelay(true).expect("a TCP socket");
         let websocket = accept_async(stream).await.expect("a handshake");
 
-        let key: AgentKey = far::KEY.parse().expect("a key");
-        while connman.epoch(&key).is_none() {
+        let [key, classic, classic_http]: [AgentKey; 3] =
+            [far::KEY, far::CLASSIC[0].0, far::CLASSIC[1].0].map(|key| key.parse().expect("a key"));
+        while [&key, &classic, &classic_http].into_iter().any(|key| connman.epoch(key).is_none()) {
             tokio::task::yield_now().await;
         }
         let mut tcp_connector = HttpConnector::new();
         tcp_connector.set_nodelay(true);
         let mut near = Self {
             key,
+            classic,
             far,
             tunnel: Vec::new(),
+            dialback: Vec::new(),
             tcp: Vec::new(),
             websocket,
             tunnel_client: Client::builder(TokioExecutor::new()).build(RevDialConnector::new(connman.clone())),
@@ -89,6 +98,7 @@ impl Near {
         };
         for _ in 0..PIPES {
             near.tunnel.push(near.dial(Carrier::Tunnel).await);
+            near.dialback.push(near.dial(Carrier::Dialback).await);
             near.tcp.push(near.dial(Carrier::Tcp).await);
         }
         near
@@ -100,6 +110,10 @@ impl Near {
             Carrier::Tunnel | Carrier::EarlyTunnel => {
                 let dial = self.connman.dial(&self.key, &TargetName::default());
                 Box::new(dial.early_data(carrier == Carrier::EarlyTunnel).await.expect("the agent is there"))
+            }
+            Carrier::Dialback => {
+                let dial = self.connman.dial(&self.classic, &TargetName::default());
+                Box::new(dial.await.expect("the agent is there"))
             }
             Carrier::Tcp => {
                 let stream = TcpStream::connect(self.far.commands).await.expect("the far side listens");
@@ -116,6 +130,7 @@ impl Near {
     pub(crate) fn pipes(&mut self, carrier: Carrier) -> &mut Vec<Box<dyn Pipe>> {
         match carrier {
             Carrier::Tunnel | Carrier::EarlyTunnel => &mut self.tunnel,
+            Carrier::Dialback => &mut self.dialback,
             Carrier::Tcp => &mut self.tcp,
             Carrier::WebSocket => unreachable!("a WebSocket is no pipe"),
         }
@@ -125,6 +140,7 @@ impl Near {
     pub(crate) fn uri(&self, carrier: Carrier) -> hyper::Uri {
         let uri = match carrier {
             Carrier::Tcp => format!("http://{}/", self.far.http),
+            Carrier::Dialback => format!("http://{}/", far::CLASSIC[1].0),
             _ => format!("http://{}~{}/", HTTP, self.key),
         };
         uri.parse().expect("a URI")

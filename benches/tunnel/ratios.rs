@@ -48,6 +48,7 @@ pub(crate) async fn print(near: &mut Near, smoke: bool) {
         small(near, &scale, &mut table).await;
         bulk(near, &scale, &mut table).await;
         http(near, &scale, &mut table).await;
+        dialback(near, &scale, &mut table).await;
         beside_stuck(near, &scale, &mut table).await;
         beside_bulk(near, &scale, &mut table).await;
     }
@@ -90,6 +91,29 @@ async fn http(near: &Near, scale: &Scale, table: &mut Table) {
         let tunnel = seconds(work::requests(near, Carrier::Tunnel, connections, scale.requests)).await;
         let tcp = seconds(work::requests(near, Carrier::Tcp, connections, scale.requests)).await;
         table.add(name, tunnel / tcp);
+    }
+}
+
+/// The dial-back protocol beside ours and beside TCP.
+async fn dialback(near: &mut Near, scale: &Scale, table: &mut Table) {
+    for tasks in [1, 64] {
+        let dials = async |carrier| seconds(work::dials_at_once(near, carrier, tasks, scale.dials)).await;
+        let (classic, tunnel, tcp) =
+            (dials(Carrier::Dialback).await, dials(Carrier::Tunnel).await, dials(Carrier::Tcp).await);
+        table.add(format!("dial-back dials, {tasks} at once: rate ÷ TCP"), tcp / classic);
+        table.add(format!("dials, {tasks} at once: rate ÷ dial-back"), classic / tunnel);
+    }
+    for connections in [1, 64] {
+        let get = async |carrier| seconds(work::requests(near, carrier, connections, scale.requests)).await;
+        let (classic, tunnel, tcp) =
+            (get(Carrier::Dialback).await, get(Carrier::Tunnel).await, get(Carrier::Tcp).await);
+        table.add(format!("dial-back GET, connections: {connections}: rate ÷ TCP"), tcp / classic);
+        table.add(format!("dial-back GET, connections: {connections}: rate ÷ tunnel"), tunnel / classic);
+    }
+    for way in [Way::Up, Way::Down] {
+        let classic = seconds(work::bulk(near, Carrier::Dialback, 1, way, scale.bulk)).await;
+        let websocket = seconds(work::bulk(near, Carrier::WebSocket, 1, way, scale.bulk)).await;
+        table.add(format!("dial-back bulk {}: rate ÷ WebSocket", way.name()), websocket / classic);
     }
 }
 

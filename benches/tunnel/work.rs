@@ -66,6 +66,11 @@ pub(crate) async fn dials(near: &Near, carrier: Carrier, n: u64) {
     }
 }
 
+/// The same, by so many tasks at once.
+pub(crate) async fn dials_at_once(near: &Near, carrier: Carrier, tasks: u64, n: u64) {
+    join_all((0..tasks).map(|_| dials(near, carrier, n / tasks))).await;
+}
+
 /// So many bytes, over so many pipes at once.
 pub(crate) async fn bulk(near: &mut Near, carrier: Carrier, pipes: usize, way: Way, bytes: u64) {
     if carrier == Carrier::WebSocket {

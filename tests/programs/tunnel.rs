@@ -15,7 +15,7 @@ fn request(faults: usize) -> String {
         pick(4, "origin: http://elsewhere\r\n", ""),
         if faults > 3 { "" } else { &bearer },
         pick(1, "sec-websocket-version: 7\r\n", "sec-websocket-version: 13\r\n"),
-        pick(0, "", "sec-websocket-protocol: revdial.v1\r\n"),
+        pick(0, "sec-websocket-protocol: other\r\n", "sec-websocket-protocol: revdial.v1\r\n"),
         "\r\n",
     ]
     .concat()

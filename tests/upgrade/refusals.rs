@@ -254,7 +254,7 @@ fn b14_beyond_the_limit_of_handshakes_a_request_is_refused_before_anybody_is_ask
 }
 
 #[tokio::test]
-async fn pick_ups_need_no_key_and_are_told_what_is_supported() {
+async fn b91_pick_ups_that_nobody_asked_for_need_no_key_and_are_404_with_or_without_an_offer() {
     let layer = layer(&ConnectionManager::new());
     let uri = format!("{PATH}?revdial.dialer=00&revdial.req=11");
     let classic = |request: http::request::Builder| {
@@ -262,9 +262,7 @@ async fn pick_ups_need_no_key_and_are_told_what_is_supported() {
         parts.headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
         Request::from_parts(parts, body)
     };
-    let response = ask(&layer, classic(granted(&uri))).await;
-    assert_eq!(response.status(), StatusCode::UPGRADE_REQUIRED);
-    assert_eq!(response.headers()[header::SEC_WEBSOCKET_PROTOCOL], "revdial.v1");
+    assert_eq!(ask(&layer, classic(granted(&uri))).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(ask(&layer, classic(upgrade(&uri))).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(status(&layer, granted(&uri)).await, 404);
     assert_eq!(status(&layer, granted(&format!("{uri}&runnerid=a"))).await, 404);
