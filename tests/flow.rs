@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use revdial::{
-    frame::{Bounds, CloseCode, Frame, MAX_PAYLOAD, Metadata, ResetCode, StreamId},
+    frame::{Bounds, CloseCode, FRAME_HEAD, Frame, MAX_PAYLOAD, MESSAGE_HEAD, Metadata, ResetCode, StreamId},
     proto::{Event, Read, Role, Session, SessionConfig},
 };
 
@@ -16,6 +16,18 @@ use hand::{Hand, ROLES, carried, data};
 use pair::{Pair, Side, tight};
 
 const KIB: usize = 1024;
+
+/// The most that one stream queues.
+const QUEUE: usize = 64 * KIB;
+
+/// Writes so many bytes, more than are queued at once: what is queued leaves before more is written.
+fn write_all(hand: &mut Hand, id: StreamId, n: usize) {
+    let mut left = n;
+    while left > 0 {
+        hand.hear();
+        left -= hand.write(id, &vec![7; left]).unwrap().expect("credit for it");
+    }
+}
 
 /// What a stream is given at first: its base credit, and an eighth of what is free to be lent, up to a limit.
 fn first_credit(hand: &mut Hand) -> (StreamId, u64) {
@@ -87,7 +99,7 @@ fn m68_b40_a_lower_credit_is_ignored() {
     let mut hand = Hand::new(Role::Server);
     let id = hand.open();
     hand.say(&[Frame::Credit { stream: id, offset: 0 }, Frame::Credit { stream: id, offset: 1000 }]).unwrap();
-    assert_eq!(hand.write(id, &[7; 256 * KIB]), Ok(Some(256 * KIB)));
+    write_all(&mut hand, id, 256 * KIB);
 }
 
 #[test]
@@ -95,7 +107,7 @@ fn credit_arriving_while_parking_wakes_writer() {
     for role in ROLES {
         let mut hand = Hand::new(role);
         let id = hand.open();
-        hand.write(id, &[7; 256 * KIB]).unwrap();
+        write_all(&mut hand, id, 256 * KIB);
         hand.hear();
         hand.events();
         assert_eq!(hand.write(id, b"x"), Ok(None));
@@ -145,6 +157,73 @@ fn m71_credit_is_granted_anew_when_half_of_it_was_read() {
         assert_eq!(hand.hear(), []);
         assert_eq!(hand.session.recv(id).unwrap().read(1), Ok(Read::Bytes("\x07".into())));
         assert_eq!(hand.hear(), [Frame::Credit { stream: id, offset: (256 * KIB + half) as u64 }]);
+    }
+}
+
+/// A stream whose peer sends all that it may.
+struct Busy {
+    id: StreamId,
+    granted: usize,
+    sent: usize,
+    read: usize,
+}
+
+impl Busy {
+    fn new(hand: &mut Hand) -> Self {
+        Self { id: hand.open(), granted: 256 * KIB, sent: 0, read: 0 }
+    }
+
+    /// Reads a quarter of a first window. Gives how far ahead of that the peer is granted, if it is granted anew.
+    fn turn(&mut self, hand: &mut Hand) -> Option<usize> {
+        while self.sent < self.granted {
+            let n = MAX_PAYLOAD.min(self.granted - self.sent);
+            hand.say(&[data(self.id, vec![7; n])]).unwrap();
+            self.sent += n;
+        }
+        let end = self.read + 64 * KIB;
+        while self.read < end {
+            let read = hand.session.recv(self.id).unwrap().read(end - self.read);
+            let Ok(Read::Bytes(bytes)) = read else { panic!("{read:?}") };
+            self.read += bytes.len();
+        }
+        match hand.hear()[..] {
+            [] => None,
+            [Frame::Credit { stream, offset }] if stream == self.id => {
+                self.granted = offset as usize;
+                Some(self.granted - self.read)
+            }
+            ref other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn of_four_busy_streams_each_is_granted_half_a_first_window_over_a_short_way_and_a_whole_one_over_a_longer_one() {
+    let short = Duration::from_millis(2);
+    let ways = [
+        (Some(short), 128 * KIB, 20),
+        (Some(short + Duration::from_nanos(1)), 256 * KIB, 10),
+        (None, 256 * KIB, 10), // a PING that was not answered yet shows no short way
+    ];
+    for (role, (rtt, window, renewals)) in ROLES.into_iter().flat_map(|role| ways.map(|way| (role, way))) {
+        let mut hand = Hand::new(role);
+        let [Frame::Ping(ping)] = hand.hear()[..] else { panic!("a PING leaves on a new link") };
+        if let Some(rtt) = rtt {
+            hand.now += rtt;
+            hand.say_apart(&[Frame::Pong(ping)]).unwrap();
+        }
+        let mut streams = [(); 4].map(|()| Busy::new(&mut hand));
+        let mut round = || streams.each_mut().map(|stream| stream.turn(&mut hand));
+        for _ in 0..20 {
+            round(); // the windows are whole at first
+        }
+        let mut granted = [(); 4].map(|()| Vec::new());
+        for _ in 0..20 {
+            for (granted, anew) in granted.iter_mut().zip(round()) {
+                granted.extend(anew);
+            }
+        }
+        assert_eq!(granted, [(); 4].map(|()| vec![window; renewals]), "{role:?} over {rtt:?}");
     }
 }
 
@@ -258,15 +337,18 @@ fn m70_a_stream_that_nobody_reads_holds_up_no_other() {
 fn keepalive_passes_during_bulk_transfer() {
     for role in ROLES {
         let mut hand = Hand::new(role);
-        let id = hand.open();
-        hand.write(id, &[7; 256 * KIB]).unwrap();
+        let ids = [(); 4].map(|()| hand.open());
+        let carried = |frames: &[Frame]| ids.iter().map(|id| carried(frames, *id)).sum::<usize>();
+        for id in ids {
+            assert_eq!(hand.write(id, &[7; QUEUE]), Ok(Some(QUEUE)));
+        }
         let first = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
-        assert!(carried(&first, id) > 0);
+        assert!(carried(&first) > 0);
         hand.say_without_ack(&[Frame::Ping([5; 8])]);
         hand.advance(Duration::from_secs(18)); // its own PING is due, too
         let next = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
         assert!(matches!(next[..], [Frame::Pong([5, ..]), Frame::Ping(_)]), "{next:?}");
-        assert!(carried(&hand.hear(), id) > 0);
+        assert!(carried(&hand.hear()) > 0);
     }
 }
 
@@ -274,8 +356,13 @@ fn keepalive_passes_during_bulk_transfer() {
 fn m76_streams_are_served_in_turn_and_a_small_request_overtakes_a_large_transfer() {
     let mut hand = Hand::new(Role::Server);
     let (one, two) = (hand.open(), hand.open());
-    hand.write(one, &[1; 256 * KIB]).unwrap();
-    hand.write(two, &[2; 256 * KIB]).unwrap();
+    let fill = |hand: &mut Hand| {
+        for id in [one, two] {
+            hand.write(id, &[7; QUEUE]).unwrap();
+            assert_eq!(hand.write(id, b"x"), Ok(None), "as much as it queues");
+        }
+    };
+    fill(&mut hand);
     let sizes = |frames: &[Frame]| -> Vec<(StreamId, usize)> {
         let of = |frame: &Frame| match frame {
             Frame::Data { stream, payload } => (*stream, payload.len()),
@@ -285,6 +372,7 @@ fn m76_streams_are_served_in_turn_and_a_small_request_overtakes_a_large_transfer
     };
     let first = sizes(&hand::frames(hand.session.poll_transmit(hand.now).unwrap()));
     assert_eq!(first[..3], [(one, 16 * KIB), (two, 16 * KIB), (one, 16 * KIB)]);
+    fill(&mut hand);
     let small = hand.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
     hand.write(small, b"GET /").unwrap();
     hand.finish(small);
@@ -311,16 +399,20 @@ fn m76_credit_goes_before_data() {
 fn a_stream_alone_fills_whole_messages() {
     let mut hand = Hand::new(Role::Server);
     let id = hand.open();
-    hand.write(id, &[7; 256 * KIB]).unwrap();
-    assert_eq!(hand.hear_messages().len(), 4);
+    for _ in 0..4 {
+        assert_eq!(hand.write(id, &[7; MAX_PAYLOAD]), Ok(Some(MAX_PAYLOAD)));
+        assert_eq!(hand.hear_messages().len(), 1);
+    }
 }
 
 #[test]
 fn a_stream_queues_its_cap_and_its_writer_is_woken_when_half_of_it_has_left() {
-    let mut hand = Hand::new(Role::Server);
+    let mut bounds = Bounds::default();
+    bounds.max_message = (MESSAGE_HEAD + FRAME_HEAD + QUEUE / 4) as u32;
+    let mut hand = Hand::with(Role::Server, SessionConfig::default(), bounds);
     let id = hand.open();
     hand.say(&[Frame::Credit { stream: id, offset: 1 << 20 }]).unwrap();
-    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(256 * KIB)), "of the bound, one stream gets no more");
+    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(QUEUE)), "of the bound, one stream gets no more");
     assert_eq!(hand.write(id, b"x"), Ok(None));
     hand.session.poll_transmit(hand.now).unwrap();
     assert_eq!(hand.events(), []);
@@ -328,7 +420,7 @@ fn a_stream_queues_its_cap_and_its_writer_is_woken_when_half_of_it_has_left() {
     assert_eq!(hand.events(), [Event::Writable(id)]);
     hand.hear();
     assert_eq!(hand.events(), [], "once");
-    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(256 * KIB)));
+    assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(QUEUE)));
 }
 
 #[test]
@@ -336,7 +428,9 @@ fn a_writer_that_waits_for_the_bound_is_not_woken_by_its_queue() {
     let config = SessionConfig { send_bound: 512 * KIB, ..SessionConfig::default() };
     let mut hand = Hand::with(Role::Server, config, Bounds::default());
     let id = hand.open();
-    assert!(hand.write(id, &[7; 300 * KIB]).unwrap().unwrap() < 256 * KIB);
+    write_all(&mut hand, id, 256 * KIB - QUEUE);
+    hand.hear();
+    assert!(hand.write(id, &[7; 300 * KIB]).unwrap().unwrap() < QUEUE);
     assert_eq!(hand.write(id, b"x"), Ok(None));
     hand.hear();
     assert_eq!(hand.events(), []);
@@ -368,9 +462,9 @@ fn writers_are_woken_when_there_is_room_worth_it() {
 fn a_writer_without_credit_is_not_woken_by_its_queue() {
     let mut hand = Hand::new(Role::Server);
     let id = hand.open();
-    hand.write(id, &[7; 256 * KIB]).unwrap();
+    write_all(&mut hand, id, 256 * KIB);
     assert_eq!(hand.write(id, b"x"), Ok(None));
-    hand.hear();
+    assert!(carried(&hand.hear(), id) > 0);
     assert_eq!(hand.events(), []);
 }
 
@@ -380,17 +474,20 @@ fn a_reset_gives_its_room_to_parked_writers() {
     let config = SessionConfig { send_bound: bound, ..SessionConfig::default() };
     for stopped in [false, true] {
         let mut hand = Hand::with(Role::Server, config.clone(), Bounds::default());
-        let (one, two, three) = (hand.open(), hand.open(), hand.open());
+        let full = [(); 4].map(|()| hand.open());
+        let (two, three) = (hand.open(), hand.open());
         hand.session.link_down(hand.now);
-        let taken = hand.write(one, &[7; 1 << 20]).unwrap().unwrap();
+        let taken: usize = full.iter().map(|id| hand.write(*id, &[7; 1 << 20]).unwrap().unwrap()).sum();
         assert!(taken > 250 * KIB, "{taken}");
         assert_eq!(hand.write(two, b"x"), Ok(None));
         assert_eq!(hand.write(three, b"x"), Ok(None));
         if stopped {
             hand.session.link_up(hand.now, hand.heard).unwrap();
-            hand.say(&[Frame::Stop { stream: one, code: ResetCode::CANCELLED }]).unwrap();
+            hand.say(&full.map(|stream| Frame::Stop { stream, code: ResetCode::CANCELLED })).unwrap();
         } else {
-            hand.session.reset(one, ResetCode::CANCELLED, "");
+            for id in full {
+                hand.session.reset(id, ResetCode::CANCELLED, "");
+            }
         }
         let woken: Vec<_> = hand.events().into_iter().filter(|event| matches!(event, Event::Writable(_))).collect();
         assert_eq!(woken, [Event::Writable(two), Event::Writable(three)]);

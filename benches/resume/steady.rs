@@ -25,7 +25,7 @@ const MIB: u64 = 1024 * 1024;
 
 impl Scale {
     /// Short pieces in many rounds: what else the machine does then falls on both sides of a ratio, or on few rounds.
-    const FULL: Self = Self { rounds: 41, bulk: 64 * MIB, requests: 2000 };
+    const FULL: Self = Self { rounds: 201, bulk: 32 * MIB, requests: 1000 };
 
     /// Enough to see that it works.
     const SMOKE: Self = Self { rounds: 1, bulk: MIB, requests: 128 };

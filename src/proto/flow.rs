@@ -1,4 +1,10 @@
 //! All credit arithmetic: what may be sent, what was granted, what is lent of the tunnel's budget.
+//!
+//! Bytes that wait in windows leave the cache before they are read, and so do the messages that the sender keeps for
+//! them. Over a short way, which small windows fill as well, busy streams therefore share two first windows (measured
+//! with eight of them on one core: 1.5 times the throughput of a whole window each).
+
+use std::time::Duration;
 
 use super::error::Violation;
 use crate::frame::CloseCode;
@@ -43,17 +49,32 @@ impl SendCredit {
 /// What the peer may send on one stream.
 #[derive(Debug)]
 pub(crate) struct RecvWindow {
-    /// The size of the window: how far ahead of what was read the peer may be.
+    /// The size of the window without a loan.
+    base: u64,
+    /// What it was lent above that.
+    loan: u64,
+    /// The size of the window: how far ahead of what was read the peer may be. Less than base and loan while what was
+    /// granted before is still out.
     size: u64,
     /// The offset last granted.
     granted: u64,
     received: u64,
     consumed: u64,
+    renewed: Renewed,
+}
+
+/// Where things stood at the last renewal of a window.
+#[derive(Debug, Default, Clone, Copy)]
+struct Renewed {
+    /// What was read of the stream.
+    consumed: u64,
+    /// What was read of all.
+    drained: u64,
 }
 
 impl RecvWindow {
-    pub(crate) fn new(size: u64) -> Self {
-        Self { size, granted: size, received: 0, consumed: 0 }
+    pub(crate) fn new(base: u64) -> Self {
+        Self { base, loan: 0, size: base, granted: base, received: 0, consumed: 0, renewed: Renewed::default() }
     }
 
     pub(crate) fn received(&self) -> u64 {
@@ -79,44 +100,88 @@ impl RecvWindow {
         self.consumed.saturating_add(self.size).saturating_sub(self.granted) >= self.size / 2
     }
 
-    /// Grants a whole window from what was read, and gives the offset.
-    pub(crate) fn renew(&mut self) -> u64 {
-        self.granted = self.granted.max(self.consumed.saturating_add(self.size));
-        self.granted
+    /// Grants the first whole window, with a loan, and gives the offset.
+    pub(crate) fn begin(&mut self, lender: &mut Lender) -> u64 {
+        self.renewed.drained = lender.drained;
+        self.resize(lender.first, lender)
     }
 
-    /// Makes the window larger by `n` bytes; granted with the next `renew`.
-    pub(crate) fn grow(&mut self, n: u64) {
-        self.size = self.size.saturating_add(n);
+    /// Grants a whole window from what was read, and gives the offset. `rtt`: the link's round trip when it is idle.
+    pub(crate) fn renew(&mut self, rtt: Option<Duration>, lender: &mut Lender) -> u64 {
+        let own = self.consumed.saturating_sub(self.renewed.consumed);
+        let all = lender.drained.saturating_sub(self.renewed.drained);
+        if own == 0 {
+            return self.granted;
+        }
+        self.renewed = Renewed { consumed: self.consumed, drained: lender.drained };
+        let near = rtt.is_some_and(|rtt| rtt <= NEAR);
+        self.resize(if near { lender.share(own, all) } else { lender.first }, lender)
+    }
+
+    /// Gives the loan back.
+    pub(crate) fn end(&mut self, lender: &mut Lender) {
+        lender.give_back(std::mem::take(&mut self.loan));
+    }
+
+    fn resize(&mut self, wanted: u64, lender: &mut Lender) -> u64 {
+        let wanted = wanted.saturating_sub(self.base);
+        self.loan = self.loan.saturating_add(lender.lend(wanted.saturating_sub(self.loan)));
+        self.size = self.base.saturating_add(wanted.min(self.loan));
+        self.granted = self.granted.max(self.consumed.saturating_add(self.size));
+        // What was granted before is owed, however small the window is now.
+        let owed = self.granted.saturating_sub(self.consumed).saturating_sub(self.base);
+        lender.give_back(self.loan.saturating_sub(owed));
+        self.loan = self.loan.min(owed);
+        self.granted
     }
 }
+
+/// Up to this round trip two first windows fill 2 Gbit/s.
+const NEAR: Duration = Duration::from_millis(2);
 
 /// Lends a tunnel's budget for unread data, beyond what every stream is guaranteed.
 #[derive(Debug)]
 pub(crate) struct Lender {
-    free: usize,
-    most: usize,
+    free: u64,
+    /// A stream's first window.
+    first: u64,
+    /// How much was read of all streams.
+    drained: u64,
 }
 
 impl Lender {
-    /// `free`: the budget less every stream's guarantee; `most`: the most for one stream.
-    pub(crate) fn new(free: usize, most: usize) -> Self {
-        Self { free, most }
+    /// `free`: the budget less every stream's guarantee; `first`: a stream's first window, and its largest.
+    pub(crate) fn new(free: usize, first: u64) -> Self {
+        Self { free: free as u64, first, drained: 0 }
     }
 
-    /// Lends at most an eighth of what is free, so that later streams find some too.
-    pub(crate) fn lend(&mut self) -> u32 {
-        let loan = u32::try_from(self.most.min(self.free / 8)).unwrap_or(u32::MAX);
-        self.free = self.free.saturating_sub(loan as usize);
+    /// `n` bytes of any stream were read.
+    pub(crate) fn drained(&mut self, n: usize) {
+        self.drained = self.drained.saturating_add(n as u64);
+    }
+
+    /// The window of a stream that was read `own` of `all` bytes: so much of two first windows, but no more than one,
+    /// nor less than a quarter, one full message by default.
+    fn share(&self, own: u64, all: u64) -> u64 {
+        let shared = u128::from(self.first).saturating_mul(2);
+        let share = shared.saturating_mul(own.into()).checked_div(all.into());
+        let share = share.and_then(|share| u64::try_from(share).ok()).unwrap_or(u64::MAX);
+        share.clamp(self.first / 4, self.first)
+    }
+
+    /// Lends what is wanted, at most an eighth of what is free, so that later streams find some too.
+    fn lend(&mut self, wanted: u64) -> u64 {
+        let loan = wanted.min(self.free / 8);
+        self.free = self.free.saturating_sub(loan);
         loan
     }
 
-    pub(crate) fn give_back(&mut self, loan: u32) {
-        self.free = self.free.saturating_add(loan as usize);
+    fn give_back(&mut self, loan: u64) {
+        self.free = self.free.saturating_add(loan);
     }
 
     #[cfg(test)]
-    pub(crate) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> u64 {
         self.free
     }
 }
@@ -151,21 +216,97 @@ mod tests {
         assert_eq!(window.on_data(1).unwrap_err().code(), CloseCode::CREDIT);
     }
 
+    const KIB: u64 = 1024;
+
+    fn lender() -> Lender {
+        Lender::new(32 << 20, 256 * KIB)
+    }
+
+    /// A window that was just begun.
+    fn window(lender: &mut Lender) -> RecvWindow {
+        let mut window = RecvWindow::new(16 * KIB);
+        window.begin(lender);
+        window
+    }
+
+    /// The peer sends what it may, and `n` of it are read. Gives the size of the window from here on.
+    fn read(window: &mut RecvWindow, lender: &mut Lender, n: u64, rtt: Duration) -> u64 {
+        let room = window.granted - window.received;
+        window.on_data(room as usize).unwrap();
+        window.consume(n as usize);
+        lender.drained(n as usize);
+        window.renew(Some(rtt), lender);
+        window.size
+    }
+
     #[test]
     fn credit_is_due_at_half_a_window() {
+        let mut lender = Lender::new(0, 8);
         let mut window = RecvWindow::new(8);
         window.on_data(8).unwrap();
         assert!(!window.consume(3));
         assert!(window.consume(1));
-        assert_eq!(window.renew(), 12);
+        assert_eq!(window.renew(None, &mut lender), 12);
         assert!(!window.consume(1));
     }
 
     #[test]
     fn an_eighth_of_what_is_free_is_lent() {
         let mut lender = Lender::new(800, 240);
-        assert_eq!((lender.lend(), lender.lend()), (100, 87));
+        assert_eq!((lender.lend(240), lender.lend(240)), (100, 87));
         lender.give_back(100);
         assert_eq!(lender.free(), 713);
+    }
+
+    #[test]
+    fn busy_streams_share_two_first_windows_and_one_alone_keeps_its_own() {
+        let mut lender = lender();
+        let mut windows: Vec<RecvWindow> = (0..4).map(|_| window(&mut lender)).collect();
+        for _ in 0..3 {
+            for window in &mut windows {
+                read(window, &mut lender, 64 * KIB, NEAR);
+            }
+        }
+        assert!(windows.iter().all(|window| window.size == 128 * KIB), "{windows:?}");
+        assert_eq!(read(&mut windows[0], &mut lender, 64 * KIB, NEAR), 128 * KIB, "others read as much meanwhile");
+        assert_eq!(read(&mut windows[0], &mut lender, 64 * KIB, NEAR), 256 * KIB);
+    }
+
+    #[test]
+    fn over_a_long_way_each_has_its_own() {
+        let mut lender = lender();
+        let mut window = window(&mut lender);
+        lender.drained(1 << 30);
+        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR + Duration::from_nanos(1)), 256 * KIB);
+        lender.drained(1 << 30);
+        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR), 64 * KIB, "a quarter at the least");
+    }
+
+    #[test]
+    fn what_was_granted_is_owed_until_it_is_read_and_all_comes_back_at_the_end() {
+        let mut lender = lender();
+        let free = lender.free();
+        let mut window = window(&mut lender);
+        lender.drained(1 << 40);
+        assert_eq!(read(&mut window, &mut lender, 8 * KIB, NEAR), 64 * KIB, "others read far more");
+        assert_eq!(free - lender.free(), 256 * KIB - 16 * KIB - 8 * KIB);
+        lender.drained(1 << 40);
+        read(&mut window, &mut lender, 240 * KIB, NEAR);
+        assert_eq!(free - lender.free(), 64 * KIB - 16 * KIB);
+        window.end(&mut lender);
+        assert_eq!(lender.free(), free);
+    }
+
+    #[test]
+    fn a_stream_that_reads_all_alone_gets_its_whole_window_as_far_as_it_can_be_lent() {
+        let mut lender = Lender::new(100 * KIB as usize, 256 * KIB);
+        let mut window = window(&mut lender);
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            let half = window.size / 2;
+            sizes.push(read(&mut window, &mut lender, half, NEAR));
+            assert!(window.size - window.base + lender.free() <= 100 * KIB);
+        }
+        assert!(sizes.is_sorted() && sizes[0] < sizes[3], "{sizes:?}");
     }
 }

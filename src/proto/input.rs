@@ -125,7 +125,9 @@ impl Session {
 
     fn on_pong(&mut self, now: Instant, bytes: [u8; 8]) -> Result<(), Violation> {
         if let Some((_, sent)) = self.ping_sent.take_if(|(ours, _)| *ours == bytes) {
-            self.stats.rtt = Some(now.saturating_duration_since(sent));
+            let rtt = now.saturating_duration_since(sent);
+            self.stats.rtt = Some(rtt);
+            self.link.least_rtt = Some(self.link.least_rtt.map_or(rtt, |least| least.min(rtt)));
             if let Some(drain) = &mut self.drain {
                 drain.seen |= drain.ping == Some(bytes);
             }

@@ -176,19 +176,20 @@ impl Session {
         }
         let Some(stream) = self.streams.get_mut(id) else { return true };
         if stream.due.accept {
-            let credit = stream.recv.window().renew();
+            let credit = stream.recv.window().granted();
             if !lay(&Frame::Accept { stream: id, credit }, message, limit) {
                 return false;
             }
             stream.due.accept = false;
         }
         if stream.due.credit {
-            let offset = stream.recv.window().renew();
+            let offset = self.streams.renew(id, self.link.least_rtt);
             if !lay(&Frame::Credit { stream: id, offset }, message, limit) {
                 return false;
             }
-            stream.due.credit = false;
         }
+        let Some(stream) = self.streams.get_mut(id) else { return true };
+        stream.due.credit = false;
         if let Some(code) = stream.due.stop {
             if !lay(&Frame::Stop { stream: id, code }, message, limit) {
                 return false;

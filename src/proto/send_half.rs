@@ -18,9 +18,9 @@ use super::{
 };
 use crate::frame::{ResetCode, StreamId, data_head};
 
-/// The most that one stream queues: two batches of what lies below the scheduler, so that one stream cannot take
-/// the whole tunnel's bound.
-const QUEUE: usize = 256 * 1024;
+/// The most that one stream queues: a full message. More only waits behind the scheduler, out of the cache (measured:
+/// with 256 KiB keeping costs a single stream 2 % more, and a small request beside it waits a quarter longer).
+const QUEUE: usize = 64 * 1024;
 
 /// A queue this large is given back to the allocator when it runs empty.
 const IDLE_QUEUE: usize = 4 * 1024;

@@ -104,6 +104,8 @@ pub(super) struct LinkFacts {
     pub(super) heard: bool,
     /// A counted message, or the ack of one, got through on it.
     pub(super) progress: bool,
+    /// The shortest round trip: what the way takes when it is idle, as when the first PING leaves.
+    pub(super) least_rtt: Option<Duration>,
 }
 
 /// When what was received must be told.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -52,8 +52,6 @@ pub(crate) struct Stream {
     pub(crate) send: SendHalf,
     pub(crate) recv: RecvHalf,
     pub(crate) due: Due,
-    /// What it was lent above its base credit.
-    pub(crate) loan: u32,
     /// Whether it counts among the unanswered: until ACCEPT, or until the RESET that ends its opening has left, since
     /// the peer counts likewise.
     counted: bool,
@@ -115,7 +113,10 @@ impl Streams {
             unanswered_for: HashMap::new(),
             answers: VecDeque::new(),
             incoming: VecDeque::new(),
-            lender: Lender::new(config.recv_budget.saturating_sub(guaranteed), config.lent_credit as usize),
+            lender: Lender::new(
+                config.recv_budget.saturating_sub(guaranteed),
+                u64::from(config.base_credit).saturating_add(config.lent_credit.into()),
+            ),
             base_credit: config.base_credit,
             limits: Limits {
                 streams: config.max_streams.min(peer.max_streams) as usize,
@@ -153,10 +154,8 @@ impl Streams {
         }
         let id = self.last.checked_add(1).and_then(StreamId::new).ok_or(OpenError::Exhausted)?;
         self.last = id.number();
-        let loan = self.lender.lend();
-        let window = u64::from(self.base_credit).saturating_add(u64::from(loan));
-        let mut stream = self.stream(Phase::Queued, target.clone(), self.limits.early_credit, window);
-        stream.loan = loan;
+        let mut stream = self.stream(Phase::Queued, target.clone(), self.limits.early_credit);
+        stream.recv.window().begin(&mut self.lender);
         stream.due.open = Some(Box::new(metadata));
         self.table.insert(id, stream);
         self.count(id);
@@ -181,7 +180,7 @@ impl Streams {
         if self.table.len() >= self.limits.streams || !self.may_open(&target) {
             return Ok(false);
         }
-        let mut stream = self.stream(Phase::Unanswered, target, 0, u64::from(self.base_credit));
+        let mut stream = self.stream(Phase::Unanswered, target, 0);
         stream.send.on_credit(credit)?;
         self.table.insert(id, stream);
         self.count(id);
@@ -189,14 +188,13 @@ impl Streams {
         Ok(true)
     }
 
-    fn stream(&self, phase: Phase, target: TargetName, send_credit: u32, window: u64) -> Stream {
+    fn stream(&self, phase: Phase, target: TargetName, send_credit: u32) -> Stream {
         Stream {
             phase,
             target,
             send: SendHalf::new(SendCredit::new(u64::from(send_credit), self.limits.max_credit)),
-            recv: RecvHalf::new(window),
+            recv: RecvHalf::new(self.base_credit.into()),
             due: Due::default(),
-            loan: 0,
             counted: false,
             held: true,
             in_control: false,
@@ -221,14 +219,23 @@ impl Streams {
         self.incoming.len() < before
     }
 
-    /// Answers ACCEPT: the stream's window grows by a loan, and what it may send is told.
+    /// Answers ACCEPT: the stream's window grows by a loan, and what the peer may send is told.
     pub(crate) fn accept(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         stream.phase = Phase::Accepted;
-        stream.loan = self.lender.lend();
-        stream.recv.window().grow(u64::from(stream.loan));
+        stream.recv.window().begin(&mut self.lender);
         stream.due.accept = true;
         self.uncount(id);
+    }
+
+    /// `n` bytes of a stream were read.
+    pub(crate) fn on_read(&mut self, n: usize) {
+        self.lender.drained(n);
+    }
+
+    /// What a stream's peer may send from here on, over a link with this round trip.
+    pub(crate) fn renew(&mut self, id: StreamId, rtt: Option<Duration>) -> u64 {
+        self.table.get_mut(&id).map_or(0, |stream| stream.recv.window().renew(rtt, &mut self.lender))
     }
 
     /// The OPEN of a stream was laid into a message, to be answered in time.
@@ -308,8 +315,8 @@ impl Streams {
     /// Forgets a stream whatever its state, and gives it.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         self.uncount(id);
-        let stream = self.table.remove(&id)?;
-        self.lender.give_back(stream.loan);
+        let mut stream = self.table.remove(&id)?;
+        stream.recv.window().end(&mut self.lender);
         Some(stream)
     }
 

@@ -67,12 +67,13 @@ impl RecvView<'_> {
         let Some(stream) = session.streams.get_mut(self.id) else { return Err(StreamError::Finished) };
         let (outcome, effect) = stream.recv.read(max);
         session.tiny = session.tiny.saturating_sub(effect.tiny);
-        if let Ok(Read::Bytes(bytes)) = &outcome {
-            session.stats.unread_bytes = session.stats.unread_bytes.saturating_sub(bytes.len());
-        }
         if effect.credit_due {
             stream.due.credit = true;
             session.schedule.control(self.id, stream);
+        }
+        if let Ok(Read::Bytes(bytes)) = &outcome {
+            session.streams.on_read(bytes.len());
+            session.stats.unread_bytes = session.stats.unread_bytes.saturating_sub(bytes.len());
         }
         outcome
     }

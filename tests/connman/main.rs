@@ -186,15 +186,18 @@ async fn b70_sessions_in_grace_that_hold_too_much_are_given_up_and_their_keys_wa
     let connman = ConnectionManager::builder().grace_memory(100 * 1024).build();
     let net = Net::to(&connman);
     let mut agent = Running::on(&net).await;
-    let mut stream = dial(&connman).await.unwrap().unwrap();
+    let (mut one, mut other) = (dial(&connman).await.unwrap().unwrap(), dial(&connman).await.unwrap().unwrap());
     net.down(true);
     net.cut();
     in_grace(&connman).await;
-    AsyncWriteExt::write_all(&mut stream, &[7; 90 * 1024]).await.unwrap();
-    assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 1), "it holds no more than it may");
-    AsyncWriteExt::write_all(&mut stream, &[7; 20 * 1024]).await.unwrap();
+    AsyncWriteExt::write_all(&mut one, &[7; 60 * 1024]).await.unwrap();
+    AsyncWriteExt::write_all(&mut other, &[7; 30 * 1024]).await.unwrap();
+    assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 2), "it holds no more than it may");
+    AsyncWriteExt::write_all(&mut other, &[7; 20 * 1024]).await.unwrap();
     let waits = dial(&connman);
-    assert_eq!(end(&mut stream).await, ErrorKind::SessionLost);
+    for stream in [&mut one, &mut other] {
+        assert_eq!(end(stream).await, ErrorKind::SessionLost);
+    }
     waiting(&connman, 1).await;
     assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 0));
     agent.accepted.lock().unwrap().clear();

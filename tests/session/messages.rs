@@ -257,10 +257,11 @@ fn b19_absurd_bounds_are_used_as_ones_own() {
     (bounds.max_streams, bounds.max_opens, bounds.max_opens_per_target) = (u32::MAX, u32::MAX, u32::MAX);
     (bounds.max_message, bounds.max_credit, bounds.early_credit) = (u32::MAX, 1 << 63, u32::MAX);
     let mut hand = Hand::with(Role::Server, SessionConfig::default(), bounds);
-    let stream = hand.open_only();
-    assert_eq!(hand.write(stream, &[0; 1 << 20]), Ok(Some(16 * 1024)), "the early credit");
-    hand.say(&[Frame::Accept { stream, credit: 1 << 62 }]).unwrap();
-    assert_eq!(hand.write(stream, &[0; 1 << 20]), Ok(Some(240 * 1024)), "the queue");
+    for stream in [(); 4].map(|()| hand.open_only()) {
+        assert_eq!(hand.write(stream, &[0; 1 << 20]), Ok(Some(16 * 1024)), "the early credit");
+        hand.say(&[Frame::Accept { stream, credit: 1 << 62 }]).unwrap();
+        assert_eq!(hand.write(stream, &[0; 1 << 20]), Ok(Some(48 * 1024)), "the queue");
+    }
     assert!(hand.hear_messages().iter().all(|message| message.len() <= MAX_MESSAGE));
 }
 

@@ -80,7 +80,7 @@ fn each_event_waits_once_when_nobody_asks() {
 fn the_same_inputs_give_the_same_outputs() {
     let run = || {
         let mut hand = Hand::new(Role::Server);
-        let ids: Vec<_> = (0..50).map(|_| hand.open()).collect();
+        let ids: Vec<_> = (0..150).map(|_| hand.open()).collect();
         for id in &ids {
             hand.read(*id).unwrap();
             while hand.write(*id, &[7; 64 * 1024]).unwrap().is_some() {}

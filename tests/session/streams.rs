@@ -371,7 +371,7 @@ fn m74_after_stop_an_early_answer_is_read_before_the_writer_fails() {
         let stream = hand.open();
         hand.write(stream, b"sent").unwrap();
         hand.hear();
-        hand.write(stream, &[7; 256 * 1024 - 4]).unwrap();
+        hand.write(stream, &[7; 64 * 1024]).unwrap();
         assert_eq!(hand.write(stream, b"x"), Ok(None));
         hand.say(&[stop(stream), data(stream, *b"413")]).unwrap();
         assert_eq!(hand.events(), [Event::Stopped(stream), Event::Writable(stream)]);
@@ -456,7 +456,7 @@ fn m75_reset_destroys_nothing_that_arrived_and_is_not_answered() {
     for role in ROLES {
         let mut hand = Hand::new(role);
         let (cut, over) = (hand.open(), hand.open());
-        hand.write(cut, &[7; 256 * 1024]).unwrap();
+        hand.write(cut, &[7; 64 * 1024]).unwrap();
         assert_eq!(hand.write(cut, b"x"), Ok(None));
         assert_eq!(hand.read(over), Ok(Read::Blocked));
         hand.say(&[data(cut, *b"abc"), reset(cut, ResetCode::TARGET_RESET)]).unwrap();

@@ -1,12 +1,13 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    task::Context,
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{SinkExt, StreamExt, future};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, protocol::Role as WsRole},
@@ -172,20 +173,26 @@ async fn silent_peer_is_dead_after_its_time() {
 async fn orderly_close_flushes_what_was_accepted() {
     let (near, far) = throttled(1024);
     let pair = Pair::over(SessionConfig::default(), near, far).await;
-    let (mut near, mut far) = pair.stream().await;
+    let mut streams = [pair.stream().await, pair.stream().await, pair.stream().await, pair.stream().await];
     let (_, waker) = Wakes::new();
-    let mut accepted = 0;
-    while let std::task::Poll::Ready(n) =
-        tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut near), &mut Context::from_waker(&waker), &[9; 10_000])
-    {
-        accepted += n.unwrap();
+    let mut cx = Context::from_waker(&waker);
+    let accepted = streams.each_mut().map(|(near, _)| {
+        let mut accepted = 0;
+        while let Poll::Ready(n) = Pin::new(&mut *near).poll_write(&mut cx, &[9; 10_000]) {
+            accepted += n.unwrap();
+        }
+        accepted
+    });
+    let mut fars = Vec::new();
+    for (mut near, far) in streams {
+        near.shutdown().await.unwrap();
+        fars.push(far);
     }
-    near.shutdown().await.unwrap();
-    drop(near);
     pair.server.shutdown(CloseCode::NORMAL, "done");
-    let (_, total) = drain(&mut far).await.unwrap();
-    assert_eq!(total, accepted);
-    assert!(total > 200_000);
+    let drained = future::join_all(fars.iter_mut().map(drain)).await;
+    let totals: Vec<usize> = drained.into_iter().map(|drained| drained.unwrap().1).collect();
+    assert_eq!(totals, accepted);
+    assert!(totals.iter().sum::<usize>() > 200_000);
     assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(CloseCode::NORMAL));
     assert_eq!(pair.server.ended(), Some(SessionEnd::Shutdown));
     assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::NORMAL)));
