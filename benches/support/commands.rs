@@ -54,7 +54,7 @@ impl Command {
     }
 }
 
-/// Lets others run after each 256 KiB, which is what a window makes a stream do. Without it a socket that always takes
+/// Lets others run after each 256 KiB, which is what a whole window makes a stream do. Without it a socket that always takes
 /// more keeps its thread for many times that, and small requests beside it would measure tokio's budget.
 #[derive(Debug, Default)]
 pub(crate) struct Turn(usize);

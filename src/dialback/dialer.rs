@@ -38,9 +38,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(18);
 /// How many lines one poll takes.
 const BATCH: usize = 32;
 
-/// The tunnels of all agents, by what names them in pick-ups.
+/// The tunnels of all agents.
 #[derive(Debug, Default)]
-pub(crate) struct Dialers(Mutex<HashMap<Id, Weak<Shared>>>);
+pub(crate) struct Dialers(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By what names them in pick-ups.
+    tunnels: HashMap<Id, Weak<Shared>>,
+    /// Streams of tunnels that have ended without them, by the key and the principal that they were opened under.
+    orphans: HashMap<(AgentKey, String), Vec<Weak<Ties>>>,
+}
 
 /// The handle by which streams are asked of an agent. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,10 +84,10 @@ struct State {
 impl Dialers {
     /// The tunnel of this id.
     pub(crate) fn get(&self, id: Id) -> Option<DialbackTunnel> {
-        self.lock().get(&id).and_then(Weak::upgrade).map(DialbackTunnel)
+        self.lock().tunnels.get(&id).and_then(Weak::upgrade).map(DialbackTunnel)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Weak<Shared>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -101,7 +109,7 @@ impl DialbackTunnel {
         let ties = Arc::default();
         let shared =
             Arc::new(Shared { dialers: Arc::clone(dialers), id, key, principal, ties, state: Mutex::new(state) });
-        dialers.lock().insert(id, Arc::downgrade(&shared));
+        dialers.lock().tunnels.insert(id, Arc::downgrade(&shared));
         Self(shared)
     }
 
@@ -167,9 +175,13 @@ impl DialbackTunnel {
         });
     }
 
-    /// Ends it, streams included.
+    /// Ends it, streams included; and if the agent's leave is over, those of its earlier tunnels, too.
     pub(crate) fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {
         let kind = Error::from(end.clone()).kind();
+        if end == SessionEnd::Revoked {
+            let orphans = self.0.dialers.lock().orphans.remove(&self.0.owner());
+            orphans.into_iter().flatten().filter_map(|ties| ties.upgrade()).for_each(|ties| ties.cut(kind));
+        }
         self.0.stop(|state| {
             state.ended.get_or_insert(end);
             state.closing.get_or_insert_with(|| (code, reason.to_owned()));
@@ -263,11 +275,24 @@ impl Shared {
             let _ = sender.send(Err(Error::from(error.clone()).unsent()));
         }
     }
+
+    fn owner(&self) -> (AgentKey, String) {
+        (self.key.clone(), self.principal.clone())
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.dialers.lock().remove(&self.id);
+        let mut known = self.dialers.lock();
+        known.tunnels.remove(&self.id);
+        let owner = self.owner();
+        let orphans = known.orphans.entry(owner.clone()).or_default();
+        orphans.retain(|ties| ties.upgrade().is_some_and(|ties| ties.len() > 0));
+        if self.ties.len() > 0 {
+            orphans.push(Arc::downgrade(&self.ties));
+        } else if orphans.is_empty() {
+            known.orphans.remove(&owner);
+        }
     }
 }
 

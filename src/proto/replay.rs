@@ -14,7 +14,7 @@ const KEEPING: usize = 128;
 /// back to the system and faulted in anew (measured: a third of the CPU time of eight busy streams).
 const LARGE: usize = 32 * 1024;
 
-/// How many buffers wait to be used again: 2 MiB of them, what eight busy streams have under way.
+/// How many buffers wait to be used again: 2 MiB of them, what eight busy streams have under way over a long way.
 const MAX_SPARES: usize = 32;
 
 /// The counted messages of one direction of a session that the peer may still miss.
