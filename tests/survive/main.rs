@@ -5,6 +5,7 @@ mod attach;
 mod cancel;
 mod cancel_hosts;
 mod chaos;
+#[path = "../support/counted.rs"]
 mod counted;
 mod drain;
 mod expiry;
