@@ -14,6 +14,7 @@ use crate::{
         state::{Answer, Inner, guarded},
     },
     frame::CloseCode,
+    link::Protocol,
     metrics,
     proto::SessionEnd,
 };
@@ -64,11 +65,14 @@ impl<T: Handle> Inner<T> {
                 self.tell_replaced(&old, &by);
             }
             Effect::Outlived { old, tunnel, by } => {
-                if old.instance != by.instance {
-                    metrics::record_key_conflict("replaced");
-                }
                 tunnel.end(SessionEnd::Replaced);
-                self.tell_replaced(&old, &by);
+                // A dial-back agent that comes back has a new session each time, and leaves nothing behind by that.
+                if (old.protocol, by.protocol) != (Protocol::Dialback, Protocol::Dialback) {
+                    if old.instance != by.instance {
+                        metrics::record_key_conflict("replaced");
+                    }
+                    self.tell_replaced(&old, &by);
+                }
             }
             Effect::Lost { registration, tunnel, cause, hold } => {
                 // The key is absent by now: a dial that meets the end of this session finds it so.

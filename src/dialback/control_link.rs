@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::control::{Line, Lines};
@@ -137,10 +138,14 @@ impl ControlLink {
         }
     }
 
-    /// Says farewell.
+    /// Says farewell. A dead peer is told, and not waited for.
     pub(crate) async fn close(mut self, end: ControlEnd, reason: &str) {
-        if let Some(code) = end.code {
-            self.link.close(code, reason, FAREWELL).await;
+        let Some(code) = end.code else { return };
+        let farewell = self.link.close(code, reason, FAREWELL);
+        if end.end == LinkEnd::Dead {
+            let _ = farewell.now_or_never();
+        } else {
+            farewell.await;
         }
     }
 }

@@ -27,7 +27,7 @@ async fn an_agent_is_listed_with_its_protocol_and_its_streams() {
     there.say("123").await;
     hear(&mut here, b"123").await;
     let info = server.info();
-    assert_eq!((info.protocol, info.state), ("dial-back", KeyState::Connected));
+    assert_eq!((info.protocol.as_str(), info.state), ("dial-back", KeyState::Connected));
     assert_eq!((info.key.as_str(), info.principal.as_str()), ("a", "alice"));
     assert_eq!((info.streams, info.sent_bytes, info.received_bytes), (1, 5, 3));
     let stats = server.connman.stats();

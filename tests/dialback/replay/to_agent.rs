@@ -176,8 +176,9 @@ impl Player {
 
     async fn flush(&mut self, conn: usize) {
         if let Some(Conn { peer, out, granted, ended, .. }) = self.conns.get_mut(&conn) {
-            peer.write(&std::mem::take(out)).await;
-            if *granted && !*ended {
+            let data = std::mem::take(out);
+            peer.write(&data).await;
+            if *granted && !*ended && !data.is_empty() {
                 soon(self.status.wait_for(AgentStatus::is_connected)).await.expect("an agent that runs");
             }
             // So that the agent reads it before the next piece is there.
