@@ -72,6 +72,8 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         () = tunnel.idle() => {}
         () = expires => tunnel.idle().await,
     }
+    // Else its place would be held for a link that it has no use for.
+    tunnel.end(SessionEnd::Shutdown);
     lease.lost(end.end);
     Ok(())
 }

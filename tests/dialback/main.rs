@@ -9,6 +9,7 @@ mod classic;
 #[path = "../support/counted.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod counted;
+mod ends;
 mod life;
 mod lines;
 #[path = "../support/net.rs"]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::{header, request::Parts};
 use revdial::{
     AgentKey, Error, ErrorKind, TargetName, TunnelStream,
-    agent::{Agent, AgentStatus, Listener},
+    agent::{Agent, AgentStatus, Listener, ShutdownHandle},
     connman::{AgentInfo, ConnectionManager, ConnectionManagerBuilder, TunnelEvent},
     server::{Authorize, BadKey, Grant, Rejection, RevDialLayer, requested_key},
 };
@@ -161,6 +161,7 @@ pub(crate) struct Ours {
     pub(crate) net: Net,
     pub(crate) counted: Counted,
     pub(crate) status: watch::Receiver<AgentStatus>,
+    pub(crate) shutdown: ShutdownHandle,
     pub(crate) run: JoinHandle<Result<(), Error>>,
     incoming: mpsc::UnboundedReceiver<DuplexStream>,
     asked: u128,
@@ -178,10 +179,10 @@ impl Ours {
         let (there, incoming) = mpsc::unbounded_channel();
         let net = Net::new(move |io| drop(there.send(io)));
         let agent = net.build(Agent::builder("http://gateway", "a").token(TOKEN));
-        let status = agent.status();
+        let (status, shutdown) = (agent.status(), agent.shutdown_handle());
         let (listener, run) = agent.listen();
         tokio::spawn(serve(listener));
-        Self { net, counted, status, run: tokio::spawn(run), incoming, asked: 0 }
+        Self { net, counted, status, shutdown, run: tokio::spawn(run), incoming, asked: 0 }
     }
 
     /// The next connection of the agent.
