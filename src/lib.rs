@@ -21,7 +21,8 @@
 //! | open a raw byte stream | [`ConnectionManager::dial`](connman::ConnectionManager::dial), a [`TunnelStream`] |
 //! | be reached, by forwarding to local ports and sockets | [`Agent::forward`](agent::Agent::forward) |
 //! | be reached, by serving streams in process | [`Agent::listen`](agent::Agent::listen) |
-//! | bring one's own I/O, or write a tool | [`frame`] and [`proto`]; for the classic protocol [`dialback`] |
+//! | bring one's own I/O, or write a tool | [`frame`] and [`proto`]; for the dial-back protocol [`dialback`] |
+//! | move over from Go RevDial | [`guide::migration`] |
 //!
 //! # The whole way
 //!
@@ -80,11 +81,12 @@
 //! The folders stand in floors, and a file imports from lower floors only:
 //!
 //! ```text
+//! 9  guide                       text alone
 //! 8  proxy                       an HTTP request to an agent and back
 //! 7  server  connector  agent    tower faces
 //! 6  connman                     who is connected, who is in grace, who waits
 //! 5  tunnel                      one handle, one stream
-//! 4  mux  dialback               drivers: a session meets its links; the classic protocol
+//! 4  mux  dialback               drivers: a session meets its links; the dial-back protocol
 //! 3  error                       the one public error
 //! 2  link                        one WebSocket, and nothing about tunnels
 //! 1  proto                       the mux machine: bytes and time in, bytes and deadlines out
@@ -118,6 +120,8 @@ pub mod connman;
 pub mod dialback;
 mod error;
 pub mod frame;
+#[cfg(all(feature = "proxy", feature = "agent"))]
+pub mod guide;
 mod key;
 #[cfg(any(feature = "server", feature = "agent"))]
 mod link;

@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["connman"],
     &["server", "connector", "agent"],
     &["proxy"],
+    &["guide"],
 ];
 
 /// What stands beside others on its floor and may still be named there: the codec speaks of names.

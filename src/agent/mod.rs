@@ -70,6 +70,13 @@
 //! The [`Run`] is the agent: everything happens inside it, and only a forwarder's streams have tasks beside it, which
 //! end with it. Dropping it cuts the link and ends the session on this side; local sockets are reset, and callers see
 //! their streams fail when the grace is over, or when the agent is started anew.
+//!
+//! # Servers that speak dial-back
+//!
+//! A server that does not choose `revdial.v1` is met in the deployed [dial-back](crate::dialback) protocol, on the same
+//! connection, unless [`AgentBuilder::protocol`] says otherwise. Each stream is then a connection of the agent's own to the
+//! server, by the same connector and with the same token; it goes to the default target, and outlives the control link.
+//! The service is connected first, so that its refusal reaches the caller.
 
 mod attempt;
 mod backoff;
