@@ -1,11 +1,14 @@
 //! An agent with a server that speaks dial-back: each connection that is asked for is brought, on its own task.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tracing::{debug, info};
 
@@ -13,7 +16,7 @@ use super::{
     forward,
     life::{Departed, Teller},
     pace::{Pace, Past},
-    refusal::Setback,
+    refusal::{Retry, Setback},
     sink::Sink,
     status::AgentStatus,
 };
@@ -26,6 +29,10 @@ use crate::{
 
 /// Connections that are brought or at work at once; as many streams has a session of the native protocol.
 const MAX_STREAMS: usize = 1024;
+
+/// The longest time that streams of an agent that was replaced may take, whatever the server gives them: as long as the
+/// longest drain that it would grant.
+const FINISH_WITHIN: Duration = Duration::from_secs(3600);
 
 /// The streams of all dial-back sessions of an agent, on their tasks.
 #[derive(Debug, Default)]
@@ -92,7 +99,12 @@ pub(super) async fn run(
     let past = Past { progress, stood: since.elapsed() };
     info!(key = %teller.server.key(), end = ?end.end, stood = ?past.stood, "the link ended");
     link.close(end, "").await;
-    Departed { setback: Setback::by_end(end.end, None), past, pace, next: None }
+    let setback = Setback::by_end(end.end, None);
+    if setback.retry == Retry::Never {
+        // Its key is another agent's, and what runs may finish in the time that the server gives it, and cuts it after.
+        let _ = timeout(FINISH_WITHIN, teller.streams.idle()).await;
+    }
+    Departed { setback, past, pace, next: None }
 }
 
 /// Brings a connection, on a task of its own, as long as there are not too many.

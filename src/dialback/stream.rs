@@ -4,22 +4,18 @@ use std::{
     io,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 
-use super::tie::{Tie, Ties};
+use super::tie::{LINGER, Tie, Ties};
 use crate::{
     error::{Error, ErrorKind},
     frame::CloseCode,
     link::{ByteEnd, ByteLink, LinkError},
     metrics::{self, Direction},
 };
-
-/// How long a stream that was dropped may take to deliver what was written.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// So many bytes are counted before the metrics hear of them: one look at the recorder for each chunk would cost more
 /// than the chunk.
@@ -41,32 +37,42 @@ pub(crate) enum Half {
 /// peer takes for the end.
 #[derive(Debug)]
 pub(crate) struct DialbackStream {
-    /// `None` once it is given up.
-    link: Option<ByteLink>,
     tie: Tie,
     half: Half,
     strict_eof: bool,
     /// This direction was shut down.
     shut: bool,
+    /// The peer's direction was read to its end.
+    at_end: bool,
+    /// All that was written has left.
+    flushed: bool,
     /// The stream failed, with this kind.
     failed: Option<ErrorKind>,
     /// What to close the WebSocket with.
     code: Option<CloseCode>,
-    unrecorded: [u64; 2],
+    unrecorded: Unrecorded,
+}
+
+/// Bytes of which the metrics have not heard.
+#[derive(Debug, Default)]
+struct Unrecorded {
+    sent: u64,
+    received: u64,
 }
 
 impl DialbackStream {
     /// The stream of a connection that was picked up; it counts among `ties`, and ends with them.
     pub(super) fn new(link: ByteLink, ties: &Arc<Ties>, half: Half) -> Self {
         Self {
-            link: Some(link),
-            tie: ties.tie(),
+            tie: ties.tie(link),
             half,
             strict_eof: false,
             shut: false,
+            at_end: false,
+            flushed: true,
             failed: None,
             code: None,
-            unrecorded: [0; 2],
+            unrecorded: Unrecorded::default(),
         }
     }
 
@@ -90,34 +96,27 @@ impl DialbackStream {
         if room == 0 {
             return Poll::Ready(Ok(()));
         }
-        let read = match self.link(cx)?.poll_read(cx, room) {
-            Poll::Pending => {
-                self.record();
-                return Poll::Pending;
-            }
-            Poll::Ready(read) => read,
-        };
-        match read {
-            Ok(Ok(bytes)) => {
+        let read = self.poll(cx, |link, cx| link.poll_read(cx, room));
+        if read.is_pending() {
+            self.unrecorded.record();
+        }
+        match ready!(read)? {
+            Ok(bytes) => {
                 self.count(Direction::Received, bytes.len());
                 sink(&bytes);
                 Poll::Ready(Ok(()))
             }
-            Ok(Err(end)) => {
+            Err(end) => {
+                self.at_end = true;
                 self.tie.wake();
                 if end == ByteEnd::Unverified && self.strict_eof {
+                    let why = "the end of a dial-back stream cannot be told from a loss";
                     self.failed = Some(ErrorKind::SessionLost);
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        Error::with_source(
-                            ErrorKind::SessionLost,
-                            "the end of a dial-back stream cannot be told from a loss",
-                        ),
-                    )));
+                    let error = Error::with_source(ErrorKind::SessionLost, why);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)));
                 }
                 Poll::Ready(Ok(()))
             }
-            Err(error) => Poll::Ready(Err(self.fail(error))),
         }
     }
 
@@ -129,60 +128,56 @@ impl DialbackStream {
         if !buf.has_remaining() {
             return Poll::Ready(Ok(0));
         }
-        match ready!(self.link(cx)?.poll_write(cx, buf)) {
-            Ok(taken) => {
-                self.count(Direction::Sent, taken);
-                Poll::Ready(Ok(taken))
-            }
-            Err(error) => Poll::Ready(Err(self.fail(error))),
-        }
+        let taken = ready!(self.poll(cx, |link, cx| link.poll_write(cx, buf)))?;
+        self.count(Direction::Sent, taken);
+        Poll::Ready(Ok(taken))
     }
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(self.link(cx)?.poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.fail(error)))
+        self.poll(cx, ByteLink::poll_flush)
     }
 
     /// Ends this direction, as far as the protocol can.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let half = self.half;
-        let link = self.link(cx)?;
-        let done = ready!(match half {
+        let done = ready!(self.poll(cx, |link, cx| match half {
             Half::Deferred => link.poll_flush(cx),
             Half::AtOnce => link.poll_finish(cx),
-        });
+        }));
         self.shut = true;
-        match done {
-            Ok(()) => Poll::Ready(Ok(())),
-            // The peer has gone, and nobody is left to hear of the end.
-            Err(LinkError::Eof | LinkError::Io(_)) if self.is_over() => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(self.fail(error))),
-        }
+        // Where the peer has gone, nobody is left to hear of the end.
+        Poll::Ready(if self.at_end { Ok(()) } else { done })
     }
 
     /// Ready once the peer's direction was read to its end, which is that of both with every deployed peer, or the
     /// stream failed. It is noticed by reading.
     pub(crate) fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_over() || self.tie.cut(cx).is_some() { Poll::Ready(()) } else { Poll::Pending }
+        let over = self.at_end || self.failed.is_some() || self.tie.cut(cx).is_some();
+        if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn is_over(&self) -> bool {
-        self.failed.is_some() || self.link.as_ref().is_none_or(ByteLink::is_at_end)
-    }
-
-    /// The connection, if the stream may still go on.
-    fn link(&mut self, cx: &mut Context<'_>) -> io::Result<&mut ByteLink> {
+    /// Polls the connection, if the stream may still go on.
+    fn poll<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        f: impl FnOnce(&mut ByteLink, &mut Context<'_>) -> Poll<Result<R, LinkError>>,
+    ) -> Poll<io::Result<R>> {
         if let Some(kind) = self.failed {
-            return Err(Error::new(kind).into());
+            return Poll::Ready(Err(Error::new(kind).into()));
         }
-        if let Some(kind) = self.tie.cut(cx) {
-            self.code = Some(CloseCode::INTERNAL);
-            self.failed = Some(kind);
-            self.tie.wake();
-            return Err(Error::new(kind).into());
+        let polled = self.tie.poll(cx, |link, cx| (f(link, cx), link.is_flushed()));
+        match polled {
+            Ok((polled, flushed)) => {
+                self.flushed = flushed;
+                polled.map_err(|error| self.fail(error))
+            }
+            Err(kind) => {
+                self.failed = Some(kind);
+                self.tie.wake();
+                Poll::Ready(Err(Error::new(kind).into()))
+            }
         }
-        self.link.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal).into())
     }
 
     fn fail(&mut self, error: LinkError) -> io::Error {
@@ -201,33 +196,42 @@ impl DialbackStream {
     fn count(&mut self, direction: Direction, n: usize) {
         let n = n as u64;
         self.tie.count(direction, n);
-        self.unrecorded[direction as usize] += n;
-        if self.unrecorded.iter().sum::<u64>() >= RECORDED_AT_ONCE {
-            self.record();
-        }
-    }
-
-    fn record(&mut self) {
-        for direction in [Direction::Sent, Direction::Received] {
-            let n = std::mem::take(&mut self.unrecorded[direction as usize]);
-            if n > 0 {
-                metrics::record_stream_bytes(direction, n);
-            }
-        }
+        self.unrecorded.count(direction, n);
     }
 }
 
 impl Drop for DialbackStream {
     fn drop(&mut self) {
-        self.record();
+        self.unrecorded.record();
         let code = self.code.or_else(|| std::thread::panicking().then_some(CloseCode::INTERNAL));
-        let Some(link) = self.link.take() else { return };
-        let done = code.is_none() && (self.failed.is_some() || (link.is_at_end() && link.is_flushed()));
+        let Some(link) = self.tie.take() else { return };
+        let done = code.is_none() && (self.failed.is_some() || (self.at_end && self.flushed));
         // Without a runtime nobody can wait for the peer, and the connection just ends.
         if let (false, Ok(runtime)) = (done, Handle::try_current()) {
             match code {
                 Some(code) => drop(runtime.spawn(link.fail(code, LINGER))),
                 None => drop(runtime.spawn(link.leave(LINGER))),
+            }
+        }
+    }
+}
+
+impl Unrecorded {
+    fn count(&mut self, direction: Direction, n: u64) {
+        match direction {
+            Direction::Sent => self.sent = self.sent.saturating_add(n),
+            Direction::Received => self.received = self.received.saturating_add(n),
+        }
+        if self.sent.saturating_add(self.received) >= RECORDED_AT_ONCE {
+            self.record();
+        }
+    }
+
+    fn record(&mut self) {
+        let Self { sent, received } = std::mem::take(self);
+        for (direction, n) in [(Direction::Sent, sent), (Direction::Received, received)] {
+            if n > 0 {
+                metrics::record_stream_bytes(direction, n);
             }
         }
     }

@@ -73,11 +73,6 @@ impl ByteLink {
         Poll::Ready(Ok(Ok(taken)))
     }
 
-    /// Whether all was read that will ever come.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.end.is_some() && self.unread.is_empty()
-    }
-
     /// Writes from `buf`, and flushes as far as the connection takes it.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut buf: impl Buf) -> Poll<Result<usize, LinkError>> {
         ready!(self.link.poll_ready(cx))?;
@@ -167,7 +162,6 @@ mod tests {
             }
         };
         assert_eq!((got.as_slice(), end), (b"abcd".as_slice(), ByteEnd::Unverified));
-        assert!(link.is_at_end());
         assert_eq!(read(&mut link, 1).await.unwrap(), Err(ByteEnd::Unverified));
     }
 

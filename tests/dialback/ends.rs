@@ -144,13 +144,13 @@ async fn a_revocation_ends_streams_also_those_of_earlier_control_connections() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let revoked = Instant::now();
     assert!(server.connman.disconnect(&"a".parse().unwrap()));
-    for stream in [&mut first, &mut second] {
-        assert_eq!(fails(stream).await.1, ErrorKind::SessionLost);
-    }
-    drop((first, second));
+    // Nobody polls the streams meanwhile.
     is_broken_off(&mut first_there).await;
     is_broken_off(&mut second_there).await;
     control.closed_with(CloseCode::CREDENTIALS.number()).await;
+    for stream in [&mut first, &mut second] {
+        assert_eq!(fails(stream).await.1, ErrorKind::SessionLost);
+    }
     assert!(revoked.elapsed() < Duration::from_secs(1), "{:?}", revoked.elapsed());
 }
 
