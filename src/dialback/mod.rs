@@ -1,8 +1,9 @@
-//! The classic protocol, in which agents dial back: its words and rules, without I/O, clock, tasks or randomness.
+//! The dial-back protocol, as it is deployed: its words and rules, without I/O, clock, tasks or randomness.
 //!
 //! Before [`revdial.v1`](crate::frame) there was RevDial as Helix and others deploy it in Go: each stream is a
-//! connection of its own, which the agent opens when the server asks for it. What is here may be used without the
-//! rest of the crate, for a peer or a tool that brings its own I/O.
+//! connection of its own, which the agent opens when the server asks for it. The crate's server and agent speak it with
+//! whoever speaks nothing else. What is public here may be used without the rest of the crate, for a peer or a tool that
+//! brings its own I/O.
 //!
 //! # The control link
 //!
@@ -33,9 +34,9 @@
 //! # What it cannot tell
 //!
 //! A stream ends by the end of its TCP connection, without a close frame. An end is therefore not to be told from a
-//! loss, and one direction cannot end before the other. Nor does the server learn that the agent's local service
-//! refuses: the agent answers the dial first, and then the stream ends without a byte. Streams end with their
-//! connections, which nothing resumes; they do outlive the control link.
+//! loss, and the deployed agents take the end of one direction for that of both. Nor do they tell that a local service
+//! refuses: they answer the dial first, and then the stream ends without a byte. (Ours asks the service first, and says
+//! `pickup-failed`.) Streams end with their connections, which nothing resumes; they do outlive the control link.
 //!
 //! # Example
 //!

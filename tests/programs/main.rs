@@ -4,6 +4,7 @@ mod callers;
 #[path = "../support/chaos.rs"]
 #[expect(dead_code, reason = "the kill tests use the rest")]
 mod chaos;
+mod dialback;
 mod life;
 #[path = "../support/load.rs"]
 mod load;
