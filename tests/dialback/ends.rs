@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    classic::{Arrived, soon},
+    classic::{Arrived, Peer, soon},
     until,
     world::{Ours, Pipe, Server, by_name, ends, hear, opened, say},
 };
@@ -84,9 +84,10 @@ async fn a_stream_that_is_dropped_delivers_what_was_written_and_ends_and_one_tha
     let mut control = server.control().await;
     let (mut here, mut there) = server.joined(&mut control).await;
     there.say("never read").await;
-    say(&mut here, &[7; 200_000]).await;
+    // More than the pipe between them holds.
+    say(&mut here, &[7; 300_000]).await;
     drop(here);
-    assert_eq!(there.bytes(200_000).await, [7; 200_000]);
+    assert_eq!(there.bytes(300_000).await, [7; 300_000]);
     assert_eq!(there.next().await, Arrived::End);
 
     let (mut here, mut there) = server.joined(&mut control).await;
@@ -104,12 +105,16 @@ async fn a_shutdown_here_leaves_the_answer_its_way() {
     say(&mut here, b"question").await;
     AsyncWriteExt::shutdown(&mut here).await.unwrap();
     assert_eq!(there.bytes(8).await, b"question");
+    // The deployed agents would take the end of this direction for that of both.
+    assert!(timeout(Duration::from_secs(10), there.frame()).await.is_err());
     there.say("answer").await;
     hear(&mut here, b"answer").await;
     let error = AsyncWriteExt::write_all(&mut here, b"more").await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     there.finish().await;
     ends(&mut here).await;
+    drop(here);
+    assert_eq!(there.next().await, Arrived::End);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,4 +210,18 @@ async fn an_agent_that_is_told_to_stop_lets_streams_finish_in_its_time_and_break
         until("the agent has ended", || ours.run.is_finished()).await;
         assert_eq!(asked.elapsed().as_secs(), taken);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_ends_leaves_no_pick_up_under_way() {
+    let mut ours = Ours::echoing();
+    let mut control = ours.control().await;
+    let path = ours.path();
+    control.say_ready(&path).await;
+    let (mut unanswered, _) = Peer::asked(ours.connects().await).await;
+    let asked = Instant::now();
+    ours.shutdown.shutdown(Duration::ZERO);
+    control.closed_with(CloseCode::DRAINED.number()).await;
+    assert_eq!(unanswered.next().await, Arrived::End);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
