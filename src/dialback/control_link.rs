@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -87,12 +87,16 @@ impl ControlLink {
             if self.link.take_activity() {
                 self.heard = Instant::now();
             }
-            if let Some(since) = self.link.take_pong().and(self.pinged.take()) {
-                return Poll::Ready(Ok(Received::Pong(since.elapsed())));
+            // Both may have come at once.
+            let pong = self.link.take_pong().and_then(|_| self.pinged.take());
+            match received {
+                Poll::Ready(Ok(message)) => self.lines.push(&message),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ended(&error))),
+                Poll::Pending if pong.is_none() => return Poll::Pending,
+                Poll::Pending => {}
             }
-            match ready!(received) {
-                Ok(message) => self.lines.push(&message),
-                Err(error) => return Poll::Ready(Err(ended(&error))),
+            if let Some(since) = pong {
+                return Poll::Ready(Ok(Received::Pong(since.elapsed())));
             }
         }
     }
@@ -161,4 +165,74 @@ fn ended(error: &LinkError) -> ControlEnd {
         _ => LinkEnd::Lost,
     };
     ControlEnd { end, code: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::advance,
+    };
+
+    use super::*;
+    use crate::link::Side;
+
+    /// A link whose ping has left, and the raw bytes of the other end.
+    async fn pinged() -> (ControlLink, DuplexStream) {
+        let (near, mut far) = duplex(4096);
+        let mut link = ControlLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        advance(PING_INTERVAL).await;
+        poll_fn(|cx| Poll::Ready(link.poll_idle(cx, None))).await.unwrap();
+        let mut ping = [0; 10];
+        far.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping[..2], [0x89, 8]);
+        (link, far)
+    }
+
+    async fn received(link: &mut ControlLink) -> Result<Received, ControlEnd> {
+        poll_fn(|cx| link.poll_received(cx)).await
+    }
+
+    /// A pong, and what is to come in the same read.
+    const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_comes_with_a_pong_is_not_lost() {
+        let (mut link, mut far) = pinged().await;
+        let mut raw = PONG.to_vec();
+        raw.extend([0x82, 0x83, 0, 0, 0, 0, b'{', b'}', b'\n']);
+        far.write_all(&raw).await.unwrap();
+        assert_eq!(received(&mut link).await, Ok(Received::Pong(Duration::ZERO)));
+        let line = tokio::time::timeout(Duration::from_secs(1), received(&mut link)).await;
+        assert_eq!(line, Ok(Ok(Received::Line(Line::Unknown))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_that_comes_with_a_pong_keeps_its_code() {
+        let (mut link, mut far) = pinged().await;
+        let mut raw = PONG.to_vec();
+        raw.extend([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+        far.write_all(&raw).await.unwrap();
+        let end = loop {
+            match received(&mut link).await {
+                Ok(Received::Pong(_)) => {}
+                other => break other,
+            }
+        };
+        let closed = LinkEnd::Closed(Some(CloseCode::NORMAL));
+        assert_eq!(end, Err(ControlEnd { end: closed, code: None }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_between_a_ping_and_its_pong_does_not_hide_the_round_trip() {
+        let (mut link, mut far) = pinged().await;
+        far.write_all(&[0x82, 0x83, 0, 0, 0, 0, b'{', b'}', b'\n']).await.unwrap();
+        assert_eq!(received(&mut link).await, Ok(Received::Line(Line::Unknown)));
+        advance(Duration::from_millis(7)).await;
+        far.write_all(&PONG).await.unwrap();
+        let pong = tokio::time::timeout(Duration::from_secs(1), received(&mut link)).await;
+        assert_eq!(pong, Ok(Ok(Received::Pong(Duration::from_millis(7)))));
+    }
 }
