@@ -2,7 +2,8 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
@@ -36,13 +37,22 @@ pub(crate) struct ByteLink {
     end: Option<ByteEnd>,
     /// Something may be in the write buffer.
     unflushed: bool,
+    /// Who waits for room, or for all to leave.
+    writer: Option<Waker>,
     ping: Pin<Box<Sleep>>,
 }
 
 impl ByteLink {
     /// Takes a link whose handshake is done.
     pub(crate) fn new(link: MessageLink) -> Self {
-        Self { link, unread: Bytes::new(), end: None, unflushed: false, ping: Box::pin(sleep(PING_INTERVAL)) }
+        Self {
+            link,
+            unread: Bytes::new(),
+            end: None,
+            unflushed: false,
+            writer: None,
+            ping: Box::pin(sleep(PING_INTERVAL)),
+        }
     }
 
     /// Up to `max` bytes; `Err(end)` inside `Ok` when all were read. Also writes what waits to be written.
@@ -57,8 +67,16 @@ impl ByteLink {
             }
             self.ping(cx)?;
             if self.unflushed {
-                // An error here is told better by what is read.
-                let _ = self.poll_flush(cx);
+                // Only the last waker is told of room: a writer's must not be lost. An error here is told better by
+                // what is read.
+                let both = self.writer.as_ref().filter(|writer| !writer.will_wake(cx.waker())).cloned();
+                let _ = match both {
+                    Some(writer) => {
+                        let both = Waker::from(Arc::new(Both(writer, cx.waker().clone())));
+                        self.flush(&mut Context::from_waker(&both))
+                    }
+                    None => self.flush(cx),
+                };
             }
             match ready!(self.link.poll_recv(cx)) {
                 Ok(message) => self.unread = message,
@@ -75,11 +93,13 @@ impl ByteLink {
 
     /// Writes from `buf`, and flushes as far as the connection takes it.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut buf: impl Buf) -> Poll<Result<usize, LinkError>> {
-        ready!(self.link.poll_ready(cx))?;
+        let ready = self.link.poll_ready(cx);
+        self.park(cx, &ready);
+        ready!(ready)?;
         let taken = buf.remaining().min(CHUNK);
         self.link.start_send(buf.copy_to_bytes(taken))?;
         self.unflushed = true;
-        match self.poll_flush(cx) {
+        match self.flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What is buffered belongs to the link from here on; a full buffer is what holds writers up.
             _ => Poll::Ready(Ok(taken)),
@@ -88,9 +108,20 @@ impl ByteLink {
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let flushed = self.flush(cx);
+        self.park(cx, &flushed);
+        flushed
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         ready!(self.link.poll_flush(cx))?;
         self.unflushed = false;
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps who waits for `result`.
+    fn park<T>(&mut self, cx: &Context<'_>, result: &Poll<T>) {
+        self.writer = result.is_pending().then(|| cx.waker().clone());
     }
 
     /// Whether all that was written has left.
@@ -100,7 +131,9 @@ impl ByteLink {
 
     /// Writes all that is buffered and ends this direction of the connection, without a close frame.
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        self.link.poll_finish(cx)
+        let finished = self.link.poll_finish(cx);
+        self.park(cx, &finished);
+        finished
     }
 
     /// Writes what is buffered, ends this direction, and throws away what still comes until the peer's end, all within
@@ -126,6 +159,16 @@ impl ByteLink {
             self.unflushed = true;
         }
         Ok(())
+    }
+}
+
+/// Wakes a writer and a reader, who wait for the same.
+struct Both(Waker, Waker);
+
+impl Wake for Both {
+    fn wake(self: Arc<Self>) {
+        self.0.wake_by_ref();
+        self.1.wake_by_ref();
     }
 }
 
@@ -207,5 +250,50 @@ mod tests {
         }
         drop(far);
         assert_eq!(reader.await.unwrap().unwrap(), Err(ByteEnd::Unverified));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_does_not_take_the_place_of_a_writer_that_waits() {
+        let (near, mut far) = duplex(64);
+        let link = MessageLink::with_early(near, Bytes::new(), Side::Server, Limits::BYTES).await;
+        let link = Arc::new(std::sync::Mutex::new(ByteLink::new(link)));
+        let shared = link.clone();
+        let writer = tokio::spawn(async move {
+            for _ in 0..8 {
+                poll_fn(|cx| shared.lock().unwrap().poll_write(cx, [7; CHUNK].as_slice())).await.unwrap();
+            }
+        });
+        tokio::task::yield_now().await;
+        assert!(!writer.is_finished());
+        let reader = tokio::spawn(async move { poll_fn(|cx| link.lock().unwrap().poll_read(cx, 1)).await });
+        tokio::task::yield_now().await;
+        let drain = tokio::spawn(async move {
+            let mut raw = vec![0; 4096];
+            while far.read(&mut raw).await.unwrap() > 0 {}
+        });
+        tokio::time::timeout(Duration::from_secs(5), writer).await.expect("the writer hangs").unwrap();
+        reader.abort();
+        drain.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_behind_the_end_of_this_direction_does_not_fail_the_other() {
+        let (mut link, mut far) = link(Side::Client).await;
+        poll_fn(|cx| link.poll_finish(cx)).await.unwrap();
+        far.write_all(&[0x89, 0, 0x82, 1, b'x']).await.unwrap();
+        assert_eq!(read(&mut link, 9).await.unwrap(), Ok(Bytes::from_static(b"x")));
+        drop(far);
+        assert_eq!(read(&mut link, 9).await.unwrap(), Err(ByteEnd::Unverified));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_amid_a_message_is_no_end() {
+        for cut in [&[0x82, 2, b'a'][..], &[0x82], &[0x02, 1, b'a']] {
+            let (mut link, mut far) = link(Side::Client).await;
+            far.write_all(cut).await.unwrap();
+            drop(far);
+            let got = read(&mut link, 9).await;
+            assert!(got.is_err(), "{cut:?}: {got:?}");
+        }
     }
 }
