@@ -120,7 +120,8 @@ impl MessageLink {
             Side::Client => Role::Client,
             Side::Server => Role::Server,
         };
-        let wire = Wire { io: Mutex::new(Box::new(io)), early, active: false };
+        let wire =
+            Wire { io: Mutex::new(Box::new(io)), early, active: false, frames: Frames::default(), finished: false };
         let ws = WebSocketStream::from_raw_socket(wire, role, Some(config)).await;
         let second = Duration::from_secs(1);
         Self {
@@ -145,12 +146,25 @@ impl MessageLink {
         Poll::Ready(received)
     }
 
+    /// The end of the byte stream, which between two messages only is one.
+    fn end(&mut self) -> LinkError {
+        if self.ws.get_ref().frames.is_between_messages() {
+            LinkError::Eof
+        } else {
+            LinkError::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended amid a message"))
+        }
+    }
+
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
         for _ in 0..CONTROL_FRAMES_PER_POLL {
             let Some(message) = ready!(Pin::new(&mut self.ws).poll_next(cx)) else {
-                return Poll::Ready(Err(LinkError::Eof));
+                return Poll::Ready(Err(self.end()));
             };
-            match message.map_err(read_error)? {
+            let message = message.map_err(|error| match read_error(error) {
+                LinkError::Eof => self.end(),
+                error => error,
+            })?;
+            match message {
                 Message::Binary(payload) => return Poll::Ready(Ok(self.unpinned(payload))),
                 Message::Text(_) => return Poll::Ready(Err(LinkError::Text)),
                 Message::Close(frame) => {
@@ -192,7 +206,9 @@ impl MessageLink {
     /// Ends this side of the byte stream, without a close frame, once what is buffered is written.
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         ready!(self.poll_flush(cx))?;
-        Pin::new(self.ws.get_mut()).poll_shutdown(cx).map_err(LinkError::Io)
+        ready!(Pin::new(self.ws.get_mut()).poll_shutdown(cx)).map_err(LinkError::Io)?;
+        self.ws.get_mut().finished = true;
+        Poll::Ready(Ok(()))
     }
 
     /// Whether there is room for one more message in the write buffer; a full one is written out first.
@@ -333,6 +349,60 @@ struct Wire {
     io: Mutex<Box<dyn ByteStream>>,
     early: Bytes,
     active: bool,
+    frames: Frames,
+    /// This direction has ended: answers to the peer's pings go nowhere, and fail nothing.
+    finished: bool,
+}
+
+/// Where the frames that come in begin and end, which the library does not tell of a connection that ends amid one.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The first bytes of a header that is not whole yet.
+    head: Vec<u8>,
+    /// How much of the frame's payload is still to come.
+    rest: u64,
+    /// More frames of the same message are to come.
+    continues: bool,
+}
+
+impl Frames {
+    fn see(&mut self, mut bytes: &[u8]) {
+        while let Some((&first, others)) = bytes.split_first() {
+            if self.rest > 0 {
+                let taken = usize::try_from(self.rest).unwrap_or(usize::MAX).min(bytes.len());
+                self.rest -= taken as u64;
+                bytes = bytes.get(taken..).unwrap_or_default();
+                continue;
+            }
+            self.head.push(first);
+            bytes = others;
+            self.take_head();
+        }
+    }
+
+    fn take_head(&mut self) {
+        let [first, second, more @ ..] = self.head.as_slice() else { return };
+        let extended = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        if more.len() < extended + mask {
+            return;
+        }
+        let long = more.iter().take(extended).fold(0, |len, byte| len << 8 | u64::from(*byte));
+        self.rest = if extended == 0 { u64::from(second & 0x7f) } else { long };
+        // Control frames come in between, and are whole.
+        if first & 0x08 == 0 {
+            self.continues = first & 0x80 == 0;
+        }
+        self.head.clear();
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.head.is_empty() && self.rest == 0 && !self.continues
+    }
 }
 
 trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -355,17 +425,25 @@ impl AsyncRead for Wire {
             let head = self.early.split_to(taken);
             buf.put_slice(&head);
         }
-        self.active |= buf.filled().len() > before;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        self.active |= !read.is_empty();
+        self.frames.see(read);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.finished {
+            return Poll::Ready(Ok(buf.len()));
+        }
         self.io().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
         self.io().poll_flush(cx)
     }
 

@@ -115,11 +115,41 @@ async fn a_masked_frame_from_the_server_is_malformed() {
 
 #[tokio::test]
 async fn a_byte_stream_that_ends_without_a_close_frame_is_an_eof() {
-    for bytes in [vec![], masked(0x82, b"half")[..7].to_vec()] {
-        let (mut link, mut raw) = server().await;
-        raw.write_all(&bytes).await.unwrap();
+    let (mut link, raw) = server().await;
+    drop(raw);
+    assert!(matches!(link.recv().await, Err(LinkError::Eof)));
+    assert!(matches!(link.recv().await, Err(LinkError::Eof)));
+}
+
+#[tokio::test]
+async fn a_byte_stream_that_ends_amid_a_message_has_failed() {
+    let half = masked(0x02, b"half");
+    let long = masked(0x82, &[7; 200]);
+    let mut huge = vec![0x82, 0xff];
+    huge.extend(70_000_u64.to_be_bytes());
+    huge.extend([0; 4 + 70_000]);
+    for (whole, rest) in
+        [(&half, half.len()), (&half, 7), (&half, 1), (&long, 3), (&long, 150), (&huge, 9), (&huge, 66_000)]
+    {
+        let (ours, mut raw) = duplex(200 * KIB);
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        raw.write_all(&masked(0x82, b"whole")).await.unwrap();
+        raw.write_all(&whole[..rest]).await.unwrap();
         drop(raw);
+        assert_eq!(link.recv().await.unwrap(), b"whole".as_slice());
+        let error = link.recv().await.unwrap_err();
+        assert!(matches!(&error, LinkError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof), "{error:?}");
         assert!(matches!(link.recv().await, Err(LinkError::Eof)));
+    }
+    for whole in [&long, &huge] {
+        let (ours, mut raw) = duplex(200 * KIB);
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        for frame in [&masked(0x02, b"a"), &masked(0x8a, b""), &masked(0x80, b"b"), whole] {
+            raw.write_all(frame).await.unwrap();
+        }
+        drop(raw);
+        assert_eq!(link.recv().await.unwrap(), b"ab".as_slice());
+        link.recv().await.unwrap();
         assert!(matches!(link.recv().await, Err(LinkError::Eof)));
     }
 }
