@@ -15,6 +15,7 @@ use crate::{
         state::Inner,
     },
     dialback::Dialers,
+    error::ErrorKind,
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},
     link::LinkEnd,
@@ -178,6 +179,7 @@ impl ConnectionManager {
     /// finish, [`drain`](Self::drain).
     pub fn shutdown(&self) {
         self.inner.with(|state, now| state.registry.shut_down(CloseCode::RESTART, now));
+        self.inner.dialers.end_orphans(None, ErrorKind::Shutdown);
     }
 }
 

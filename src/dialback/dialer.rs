@@ -35,6 +35,9 @@ const MAX_PENDING: usize = 256;
 /// How long after the last line a keep-alive leaves, as the deployed servers have it.
 const KEEP_ALIVE: Duration = Duration::from_secs(18);
 
+/// So many owners of streams that outlived their tunnels are not worth a look at them.
+const MIN_SWEEP: usize = 64;
+
 /// How many lines one poll takes.
 const BATCH: usize = 32;
 
@@ -48,6 +51,22 @@ struct Known {
     tunnels: HashMap<Id, Weak<Shared>>,
     /// Streams of tunnels that have ended without them, by the key and the principal that they were opened under.
     orphans: HashMap<(AgentKey, String), Vec<Weak<Ties>>>,
+    /// How many owners of such streams there may be before those are looked for whose streams have ended.
+    sweep_at: usize,
+}
+
+impl Known {
+    /// Forgets streams that have ended, each time that there are twice as many owners as the last time.
+    fn sweep(&mut self) {
+        if self.orphans.len() < self.sweep_at {
+            return;
+        }
+        self.orphans.retain(|_, orphans| {
+            orphans.retain(|ties| ties.upgrade().is_some_and(|ties| ties.len() > 0));
+            !orphans.is_empty()
+        });
+        self.sweep_at = (self.orphans.len() * 2).max(MIN_SWEEP);
+    }
 }
 
 /// The handle by which streams are asked of an agent. Cheap to clone.
@@ -85,6 +104,18 @@ impl Dialers {
     /// The tunnel of this id.
     pub(crate) fn get(&self, id: Id) -> Option<DialbackTunnel> {
         self.lock().tunnels.get(&id).and_then(Weak::upgrade).map(DialbackTunnel)
+    }
+
+    /// Ends the streams that have outlived their tunnels: all, or those of one owner.
+    pub(crate) fn end_orphans(&self, owner: Option<&(AgentKey, String)>, kind: ErrorKind) {
+        let orphans = {
+            let mut known = self.lock();
+            match owner {
+                Some(owner) => known.orphans.remove(owner).unwrap_or_default(),
+                None => std::mem::take(&mut known.orphans).into_values().flatten().collect(),
+            }
+        };
+        orphans.into_iter().filter_map(|ties| ties.upgrade()).for_each(|ties| ties.cut(kind));
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -179,8 +210,7 @@ impl DialbackTunnel {
     pub(crate) fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {
         let kind = Error::from(end.clone()).kind();
         if end == SessionEnd::Revoked {
-            let orphans = self.0.dialers.lock().orphans.remove(&self.0.owner());
-            orphans.into_iter().flatten().filter_map(|ties| ties.upgrade()).for_each(|ties| ties.cut(kind));
+            self.0.dialers.end_orphans(Some(&self.0.owner()), kind);
         }
         self.0.stop(|state| {
             state.ended.get_or_insert(end);
@@ -293,6 +323,7 @@ impl Drop for Shared {
         } else if orphans.is_empty() {
             known.orphans.remove(&owner);
         }
+        known.sweep();
     }
 }
 
@@ -336,25 +367,29 @@ impl Driver<'_> {
                 break;
             }
         }
-        let mut due = Instant::now() >= self.keep_alive;
-        while let Poll::Ready(ready) = self.link.poll_ready(cx) {
-            ready?;
-            if due {
-                self.link.start_send(&Line::KeepAlive)?;
-                self.keep_alive = Instant::now() + KEEP_ALIVE;
-                due = false;
-                continue;
-            }
+        loop {
+            let ready = self.link.poll_ready(cx)?.is_ready();
             let mut state = self.shared.lock();
             // Parked in the same critical section that finds nothing to do.
             state.driver = Some(cx.waker().clone());
             if let Some((code, _)) = state.closing {
                 return Err(ControlEnd::local(code));
             }
+            if !ready {
+                drop(state);
+                // What is due leaves when there is room, and there is nothing to wake up for before.
+                return self.link.poll_idle(cx, None);
+            }
+            if Instant::now() >= self.keep_alive {
+                drop(state);
+                self.link.start_send(&Line::KeepAlive)?;
+                self.keep_alive = Instant::now() + KEEP_ALIVE;
+                continue;
+            }
             let Some(request) = state.unasked.pop_front() else { break };
             drop(state);
             self.link.start_send(&Line::ConnReady { path: conn_path(self.shared.id, request) })?;
-            due = true;
+            self.keep_alive = Instant::now();
         }
         self.link.poll_idle(cx, Some(self.keep_alive))
     }
@@ -419,5 +454,82 @@ impl Claim {
             // Comes back when the dial was given up just now; dropped, the connection ends.
             let _ = sender.send(Ok(link));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::{
+        io::{DuplexStream, duplex},
+        task::{JoinHandle, yield_now},
+        time::{advance, timeout},
+    };
+
+    use super::*;
+    use crate::link::{MessageLink, Side};
+
+    fn tunnel(dialers: &Arc<Dialers>, key: &str) -> DialbackTunnel {
+        DialbackTunnel::new(dialers, key.parse().unwrap(), "somebody".to_owned())
+    }
+
+    /// A tunnel at work whose agent does not read, what counts the polls of its link's task, and that task.
+    async fn unread() -> (DialbackTunnel, DuplexStream, Arc<AtomicUsize>, JoinHandle<ControlEnd>) {
+        let (near, far) = duplex(64);
+        let tunnel = tunnel(&Arc::default(), "a");
+        let mut link = ControlLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        let polls = Arc::new(AtomicUsize::new(0));
+        let (counted, driven) = (Arc::clone(&polls), tunnel.clone());
+        let task = tokio::spawn(async move {
+            let mut drive = std::pin::pin!(driven.drive(&mut link));
+            poll_fn(|cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                drive.as_mut().poll(cx)
+            })
+            .await
+        });
+        // Far more than the write buffer takes.
+        for _ in 0..8 {
+            let opens: Vec<_> = (0..MAX_PENDING).map(|_| tunnel.open(&TargetName::default())).collect();
+            yield_now().await;
+            drop(opens);
+            yield_now().await;
+        }
+        (tunnel, far, polls, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_is_closed_though_its_agent_reads_nothing() {
+        let (tunnel, _far, _, task) = unread().await;
+        tunnel.close(CloseCode::RESTART, "", SessionEnd::Shutdown);
+        let end = timeout(Duration::from_secs(1), task).await.expect("the link goes on").unwrap();
+        assert_eq!(end, ControlEnd::local(CloseCode::RESTART));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keep_alive_that_cannot_leave_does_not_spin() {
+        let (_tunnel, _far, polls, task) = unread().await;
+        advance(KEEP_ALIVE).await;
+        let before = polls.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        assert!(polls.load(Ordering::Relaxed) - before < 10, "{polls:?}");
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_outlived_their_tunnels_are_forgotten_when_they_end() {
+        let dialers = Arc::default();
+        for n in 0..1000 {
+            let tunnel = tunnel(&dialers, &format!("k{n}"));
+            let tie = tunnel.0.ties.tie();
+            drop(tunnel);
+            drop(tie);
+        }
+        let known = dialers.lock();
+        assert!(known.tunnels.is_empty());
+        assert!(known.orphans.len() < 100, "{}", known.orphans.len());
     }
 }
