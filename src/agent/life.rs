@@ -38,7 +38,7 @@ use crate::{
 const HOLD_MARGIN: Duration = Duration::from_secs(15);
 
 /// How long the orderly end of a session may take once nothing runs any more.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A new session, and its first link.
 pub(crate) enum Up {

@@ -10,14 +10,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
     attempt::Server,
     config::{AgentBuilder, Config},
     connect::{BoxFuture, Connect},
-    life::{Departed, Life, Teller, Up, far, pause_until},
+    life::{CLOSE_WITHIN, Departed, Life, Teller, Up, far, pause_until},
     listener::{Listener, listener},
     pace::{Pace, Past},
     refusal::Setback,
@@ -268,7 +271,9 @@ impl Work {
             }
         }
         self.teller.streams.end();
-        join_all(lives.into_iter().map(Life::finish)).await;
+        // The process may end after this, and what is not told by then is not told at all.
+        let told = timeout(CLOSE_WITHIN, self.teller.streams.idle());
+        let _ = tokio::join!(told, join_all(lives.into_iter().map(Life::finish)));
         info!(key = %self.teller.server.key(), "shut down");
     }
 }

@@ -57,7 +57,10 @@ impl<T: Handle> Inner<T> {
                     metrics::record_key_conflict("replaced");
                 }
                 let reason = if same_instance { "the agent began anew" } else { "another agent has taken the key" };
-                if drain.is_zero() {
+                if is_dialback(&old) && is_dialback(&by) {
+                    // Or it is the same, back before its loss was noticed. Its streams do without the control link.
+                    tunnel.end(SessionEnd::Replaced);
+                } else if drain.is_zero() {
                     tunnel.close(code, reason, SessionEnd::Replaced);
                 } else {
                     tunnel.drain(code, drain, Duration::ZERO, reason);
@@ -67,7 +70,7 @@ impl<T: Handle> Inner<T> {
             Effect::Outlived { old, tunnel, by } => {
                 tunnel.end(SessionEnd::Replaced);
                 // A dial-back agent that comes back has a new session each time, and leaves nothing behind by that.
-                if (old.protocol, by.protocol) != (Protocol::Dialback, Protocol::Dialback) {
+                if !(is_dialback(&old) && is_dialback(&by)) {
                     if old.instance != by.instance {
                         metrics::record_key_conflict("replaced");
                     }
@@ -131,6 +134,10 @@ impl<T: Handle> Inner<T> {
             guarded((), || observer.on_event(event));
         }
     }
+}
+
+fn is_dialback(registration: &Registration) -> bool {
+    registration.protocol == Protocol::Dialback
 }
 
 /// How a session ends that is closed with this code.

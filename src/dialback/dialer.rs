@@ -56,6 +56,18 @@ struct Known {
 }
 
 impl Known {
+    /// Remembers the streams of a tunnel that is about to end, or has.
+    fn adopt(&mut self, tunnel: &Shared) {
+        let owner = tunnel.owner();
+        let orphans = self.orphans.entry(owner.clone()).or_default();
+        orphans.retain(|ties| ties.upgrade().is_some_and(|ties| ties.len() > 0 && !Arc::ptr_eq(&ties, &tunnel.ties)));
+        if tunnel.ties.len() > 0 {
+            orphans.push(Arc::downgrade(&tunnel.ties));
+        } else if orphans.is_empty() {
+            self.orphans.remove(&owner);
+        }
+    }
+
     /// Forgets streams that have ended, each time that there are twice as many owners as the last time.
     fn sweep(&mut self) {
         if self.orphans.len() < self.sweep_at {
@@ -219,10 +231,12 @@ impl DialbackTunnel {
         self.0.ties.cut(kind);
     }
 
-    /// Ends it; streams have connections of their own, and go on.
+    /// Ends it, and closes the control link; streams have connections of their own, and go on.
     pub(crate) fn end(&self, end: SessionEnd) {
+        let code = if end == SessionEnd::Replaced { CloseCode::REPLACED } else { CloseCode::DRAINED };
         self.0.stop(|state| {
             state.ended.get_or_insert(end);
+            state.closing.get_or_insert_with(|| (code, String::new()));
         });
     }
 
@@ -254,21 +268,10 @@ impl DialbackTunnel {
     /// Drives the control link until its end; dials that wait for a pick-up then fail as those of a lost session do.
     ///
     /// # Cancel safety
-    /// Dropping it leaves the tunnel without an end, which is for the caller to give it.
+    /// Dropping it is the loss of the control link.
     pub(crate) async fn drive(&self, link: &mut ControlLink) -> ControlEnd {
-        let mut driver = Driver { shared: &self.0, link, keep_alive: Instant::now() };
-        let end = poll_fn(|cx| driver.poll(cx)).await;
-        metrics::record_close(end.end.as_str());
-        self.0.stop(|state| {
-            state.up_since = None;
-            if !state.draining {
-                state.ended.get_or_insert(match end.end {
-                    LinkEnd::Local(_) => SessionEnd::Shutdown,
-                    _ => SessionEnd::Lost,
-                });
-            }
-        });
-        end
+        let mut driver = Driver { shared: &self.0, link, keep_alive: Instant::now(), end: LinkEnd::Aborted };
+        poll_fn(|cx| driver.poll(cx)).await
     }
 
     /// What the control link is closed with, in words.
@@ -306,6 +309,21 @@ impl Shared {
         }
     }
 
+    /// The control link has ended.
+    fn on_link_end(&self, end: LinkEnd) {
+        metrics::record_close(end.as_str());
+        self.stop(|state| {
+            state.up_since = None;
+            if !state.draining {
+                state.ended.get_or_insert(match end {
+                    LinkEnd::Local(_) => SessionEnd::Shutdown,
+                    _ => SessionEnd::Lost,
+                });
+            }
+        });
+        self.dialers.lock().adopt(self);
+    }
+
     fn owner(&self) -> (AgentKey, String) {
         (self.key.clone(), self.principal.clone())
     }
@@ -315,14 +333,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let mut known = self.dialers.lock();
         known.tunnels.remove(&self.id);
-        let owner = self.owner();
-        let orphans = known.orphans.entry(owner.clone()).or_default();
-        orphans.retain(|ties| ties.upgrade().is_some_and(|ties| ties.len() > 0));
-        if self.ties.len() > 0 {
-            orphans.push(Arc::downgrade(&self.ties));
-        } else if orphans.is_empty() {
-            known.orphans.remove(&owner);
-        }
+        known.adopt(self);
         known.sweep();
     }
 }
@@ -339,13 +350,23 @@ struct Driver<'a> {
     link: &'a mut ControlLink,
     /// When the next keep-alive leaves.
     keep_alive: Instant,
+    end: LinkEnd,
+}
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        self.shared.on_link_end(self.end);
+    }
 }
 
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ControlEnd> {
         match self.step(cx) {
             Ok(()) => Poll::Pending,
-            Err(end) => Poll::Ready(end),
+            Err(end) => {
+                self.end = end.end;
+                Poll::Ready(end)
+            }
         }
     }
 
@@ -524,7 +545,8 @@ mod tests {
         let dialers = Arc::default();
         for n in 0..1000 {
             let tunnel = tunnel(&dialers, &format!("k{n}"));
-            let tie = tunnel.0.ties.tie();
+            let link = MessageLink::new(duplex(64).0, Side::Server, 64).await;
+            let tie = tunnel.0.ties.tie(ByteLink::new(link));
             drop(tunnel);
             drop(tie);
         }

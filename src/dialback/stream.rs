@@ -7,9 +7,8 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::runtime::Handle;
 
-use super::tie::{LINGER, Tie, Ties};
+use super::tie::{Tie, Ties, Waits};
 use crate::{
     error::{Error, ErrorKind},
     frame::CloseCode,
@@ -96,7 +95,7 @@ impl DialbackStream {
         if room == 0 {
             return Poll::Ready(Ok(()));
         }
-        let read = self.poll(cx, |link, cx| link.poll_read(cx, room));
+        let read = self.poll(cx, Waits::Reader, |link, cx| link.poll_read(cx, room));
         if read.is_pending() {
             self.unrecorded.record();
         }
@@ -128,20 +127,20 @@ impl DialbackStream {
         if !buf.has_remaining() {
             return Poll::Ready(Ok(0));
         }
-        let taken = ready!(self.poll(cx, |link, cx| link.poll_write(cx, buf)))?;
+        let taken = ready!(self.poll(cx, Waits::Writer, |link, cx| link.poll_write(cx, buf)))?;
         self.count(Direction::Sent, taken);
         Poll::Ready(Ok(taken))
     }
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(cx, ByteLink::poll_flush)
+        self.poll(cx, Waits::Writer, ByteLink::poll_flush)
     }
 
     /// Ends this direction, as far as the protocol can.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let half = self.half;
-        let done = ready!(self.poll(cx, |link, cx| match half {
+        let done = ready!(self.poll(cx, Waits::Writer, |link, cx| match half {
             Half::Deferred => link.poll_flush(cx),
             Half::AtOnce => link.poll_finish(cx),
         }));
@@ -153,7 +152,7 @@ impl DialbackStream {
     /// Ready once the peer's direction was read to its end, which is that of both with every deployed peer, or the
     /// stream failed. It is noticed by reading.
     pub(crate) fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let over = self.at_end || self.failed.is_some() || self.tie.cut(cx).is_some();
+        let over = self.at_end || self.failed.is_some() || self.tie.cut(cx, Waits::Stopped).is_some();
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -161,12 +160,13 @@ impl DialbackStream {
     fn poll<R>(
         &mut self,
         cx: &mut Context<'_>,
+        waits: Waits,
         f: impl FnOnce(&mut ByteLink, &mut Context<'_>) -> Poll<Result<R, LinkError>>,
     ) -> Poll<io::Result<R>> {
         if let Some(kind) = self.failed {
             return Poll::Ready(Err(Error::new(kind).into()));
         }
-        let polled = self.tie.poll(cx, |link, cx| (f(link, cx), link.is_flushed()));
+        let polled = self.tie.poll(cx, waits, |link, cx| (f(link, cx), link.is_flushed()));
         match polled {
             Ok((polled, flushed)) => {
                 self.flushed = flushed;
@@ -204,15 +204,9 @@ impl Drop for DialbackStream {
     fn drop(&mut self) {
         self.unrecorded.record();
         let code = self.code.or_else(|| std::thread::panicking().then_some(CloseCode::INTERNAL));
-        let Some(link) = self.tie.take() else { return };
-        let done = code.is_none() && (self.failed.is_some() || (self.at_end && self.flushed));
-        // Without a runtime nobody can wait for the peer, and the connection just ends.
-        if let (false, Ok(runtime)) = (done, Handle::try_current()) {
-            match code {
-                Some(code) => drop(runtime.spawn(link.fail(code, LINGER))),
-                None => drop(runtime.spawn(link.leave(LINGER))),
-            }
-        }
+        let finished = self.shut && self.half == Half::AtOnce && self.at_end;
+        let done = code.is_none() && (self.failed.is_some() || (finished && self.flushed));
+        self.tie.leave(code, done);
     }
 }
 
@@ -276,5 +270,73 @@ impl Buf for Slices<'_, '_> {
             self.advance(taken);
         }
         bytes.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::link::{MessageLink, Side};
+
+    /// A stream, its ties, and the raw bytes of the other end.
+    async fn stream(half: Half) -> (DialbackStream, Arc<Ties>, DuplexStream) {
+        let (near, far) = duplex(4096);
+        let ties = Arc::default();
+        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        (DialbackStream::new(link, &ties, half), ties, far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_was_cut_and_then_dropped_unread_does_not_look_ended() {
+        let (stream, ties, mut far) = stream(Half::Deferred).await;
+        ties.cut(ErrorKind::Shutdown);
+        drop(stream);
+        let mut raw = Vec::new();
+        far.read_to_end(&mut raw).await.unwrap();
+        assert_eq!(raw.get(..1), Some([0x88].as_slice()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_changes_its_task_does_not_push_a_writer_out() {
+        use std::task::Wake;
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let count = || Arc::new(Count(Default::default()));
+        let (mut stream, ties, _far) = stream(Half::Deferred).await;
+        let writer = count();
+        let waker = writer.clone().into();
+        while stream.poll_write(&mut Context::from_waker(&waker), [0; 1024].as_slice()).is_ready() {}
+        for _ in 0..3 {
+            let reader = count().into();
+            assert!(stream.poll_chunks(&mut Context::from_waker(&reader), 1, |_| {}).is_pending());
+        }
+        let before = writer.0.load(std::sync::atomic::Ordering::Relaxed);
+        ties.cut(ErrorKind::Shutdown);
+        assert!(writer.0.load(std::sync::atomic::Ordering::Relaxed) > before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_counts_until_what_it_has_written_has_left() {
+        let (near, mut far) = duplex(64);
+        let ties: Arc<Ties> = Arc::default();
+        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        let mut stream = DialbackStream::new(link, &ties, Half::Deferred);
+        let taken = std::future::poll_fn(|cx| stream.poll_write(cx, [7; 1024].as_slice())).await.unwrap();
+        drop(stream);
+        assert!(tokio::time::timeout(Duration::from_millis(1), ties.idle()).await.is_err());
+        let reader = tokio::spawn(async move {
+            let mut raw = Vec::new();
+            far.read_to_end(&mut raw).await.map(|_| raw.len())
+        });
+        ties.idle().await;
+        assert_eq!(reader.await.unwrap().unwrap(), taken + 4);
     }
 }

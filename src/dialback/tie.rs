@@ -15,11 +15,12 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{error::ErrorKind, frame::CloseCode, link::ByteLink, metrics::Direction};
 
-/// How long a stream that is left or ended may take to say so.
-pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// How long what was written before a stream was dropped may take to leave: what is buffered, 192 KiB at most, over the
+/// slowest of ways.
+const DELIVER: Duration = Duration::from_secs(30);
 
-/// How many tasks of one stream are woken: its reader and its writer.
-const WAKERS: usize = 2;
+/// How long it may take to say that a stream was broken off.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// All streams of a tunnel. They outlive the control link, whose loss is no loss of theirs.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ pub(crate) struct Ties {
     sent: AtomicU64,
     received: AtomicU64,
     state: Mutex<State>,
-    /// Told when the last stream has ended.
+    /// Told when the last stream has ended and left.
     idle: Notify,
 }
 
@@ -37,6 +38,19 @@ struct State {
     cut: Option<ErrorKind>,
     next: u64,
     streams: HashMap<u64, Arc<Mutex<Slot>>>,
+    /// Connections whose streams have ended, and that are about to say so.
+    leaving: usize,
+}
+
+/// What a task waits for that polls a stream. Of each kind there is one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// To read.
+    Reader,
+    /// To write, or for the end of what was written.
+    Writer,
+    /// For the peer to want no more.
+    Stopped,
 }
 
 /// One stream's connection, while nobody polls it.
@@ -44,7 +58,8 @@ struct State {
 struct Slot {
     link: Option<Box<ByteLink>>,
     cut: Option<ErrorKind>,
-    wakers: Vec<Waker>,
+    /// By what they wait for.
+    wakers: [Option<Waker>; 3],
     /// Where the end of the connection is waited for.
     runtime: Option<Handle>,
 }
@@ -56,7 +71,7 @@ impl Ties {
         let id = state.next;
         state.next = state.next.wrapping_add(1);
         let runtime = Handle::try_current().ok();
-        let slot = Slot { link: Some(Box::new(link)), cut: state.cut, wakers: Vec::new(), runtime };
+        let slot = Slot { link: Some(Box::new(link)), cut: state.cut, wakers: Default::default(), runtime };
         let slot = Arc::new(Mutex::new(slot));
         if state.cut.is_none() {
             state.streams.insert(id, Arc::clone(&slot));
@@ -66,7 +81,7 @@ impl Ties {
     }
 
     /// Ends all streams, those to come included.
-    pub(super) fn cut(&self, kind: ErrorKind) {
+    pub(super) fn cut(self: &Arc<Self>, kind: ErrorKind) {
         let streams = {
             let mut state = lock(&self.state);
             state.cut.get_or_insert(kind);
@@ -80,11 +95,30 @@ impl Ties {
             };
             // One that is being polled is ended by who polls it.
             if let Some(link) = link {
-                break_off(link, runtime);
+                self.leave(link, Some(CloseCode::INTERNAL), runtime);
             }
-            wakers.into_iter().for_each(Waker::wake);
+            wakers.into_iter().flatten().for_each(Waker::wake);
         }
         self.idle.notify_waiters();
+    }
+
+    /// Lets a connection go: it delivers what was written and ends, or says by a code that this is no end. It counts
+    /// until then: who waits for the last stream, to end the process say, waits for this.
+    pub(super) fn leave(self: &Arc<Self>, link: Box<ByteLink>, code: Option<CloseCode>, runtime: Option<Handle>) {
+        // Without a runtime nobody can wait for the peer, and the connection just ends.
+        let Some(runtime) = runtime else { return };
+        {
+            let mut state = lock(&self.state);
+            state.leaving = state.leaving.saturating_add(1);
+        }
+        let leaving = Leaving(Arc::clone(self));
+        runtime.spawn(async move {
+            match code {
+                Some(code) => link.fail(code, FAREWELL).await,
+                None => link.leave(DELIVER).await,
+            }
+            drop(leaving);
+        });
     }
 
     /// How many streams there are.
@@ -104,17 +138,38 @@ impl Ties {
         }
     }
 
-    /// Resolves once there is no stream.
+    /// Resolves once there is no stream, and the last one has left.
     pub(super) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
             let mut idle = std::pin::pin!(idle);
             // Before the look, so that no word is lost in between.
             idle.as_mut().enable();
-            if self.len() == 0 {
+            if lock(&self.state).is_idle() {
                 return;
             }
             idle.await;
+        }
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.streams.is_empty() && self.leaving == 0
+    }
+}
+
+/// A connection that is about to leave.
+struct Leaving(Arc<Ties>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.leaving = state.leaving.saturating_sub(1);
+        let idle = state.is_idle();
+        drop(state);
+        if idle {
+            self.0.idle.notify_waiters();
         }
     }
 }
@@ -132,6 +187,7 @@ impl Tie {
     pub(super) fn poll<R>(
         &self,
         cx: &mut Context<'_>,
+        waits: Waits,
         f: impl FnOnce(&mut ByteLink, &mut Context<'_>) -> R,
     ) -> Result<R, ErrorKind> {
         let mut link = {
@@ -139,7 +195,7 @@ impl Tie {
             if let Some(kind) = slot.cut {
                 return Err(kind);
             }
-            register(&mut slot.wakers, cx.waker());
+            slot.register(waits, cx.waker());
             slot.link.take().ok_or(ErrorKind::Internal)?
         };
         let result = f(&mut link, cx);
@@ -150,15 +206,15 @@ impl Tie {
         };
         let runtime = slot.runtime.clone();
         drop(slot);
-        break_off(link, runtime);
+        self.ties.leave(link, Some(CloseCode::INTERNAL), runtime);
         Err(kind)
     }
 
     /// Why the stream was ended. `None`: it goes on, and this task is woken when it does not any more.
-    pub(super) fn cut(&self, cx: &Context<'_>) -> Option<ErrorKind> {
+    pub(super) fn cut(&self, cx: &Context<'_>, waits: Waits) -> Option<ErrorKind> {
         let mut slot = lock(&self.slot);
         if slot.cut.is_none() {
-            register(&mut slot.wakers, cx.waker());
+            slot.register(waits, cx.waker());
         }
         slot.cut
     }
@@ -166,12 +222,19 @@ impl Tie {
     /// Has the tasks of this stream look again.
     pub(super) fn wake(&self) {
         let wakers = std::mem::take(&mut lock(&self.slot).wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Takes the connection out, for good.
-    pub(super) fn take(&self) -> Option<Box<ByteLink>> {
-        lock(&self.slot).link.take()
+    /// Lets the connection go, if the stream was not ended before. `quietly`: there is nothing to say and nothing to
+    /// wait for.
+    pub(super) fn leave(&self, code: Option<CloseCode>, quietly: bool) {
+        let (link, runtime) = {
+            let mut slot = lock(&self.slot);
+            (slot.link.take(), slot.runtime.clone())
+        };
+        if let Some(link) = link.filter(|_| !quietly) {
+            self.ties.leave(link, code, runtime);
+        }
     }
 
     pub(super) fn count(&self, direction: Direction, n: u64) {
@@ -183,7 +246,7 @@ impl Drop for Tie {
     fn drop(&mut self) {
         let mut state = lock(&self.ties.state);
         let ended = state.streams.remove(&self.id);
-        let last = ended.is_some() && state.streams.is_empty();
+        let last = ended.is_some() && state.is_idle();
         drop(state);
         drop(ended);
         if last {
@@ -192,22 +255,19 @@ impl Drop for Tie {
     }
 }
 
-/// Ends a connection in a way that no peer takes for the end of its stream.
-fn break_off(link: Box<ByteLink>, runtime: Option<Handle>) {
-    // Without a runtime nobody can wait for the peer, and the connection just ends.
-    if let Some(runtime) = runtime {
-        runtime.spawn(link.fail(CloseCode::INTERNAL, LINGER));
+impl Slot {
+    fn register(&mut self, waits: Waits, waker: &Waker) {
+        let [reader, writer, stopped] = &mut self.wakers;
+        let place = match waits {
+            Waits::Reader => reader,
+            Waits::Writer => writer,
+            Waits::Stopped => stopped,
+        };
+        match place {
+            Some(known) => known.clone_from(waker),
+            None => *place = Some(waker.clone()),
+        }
     }
-}
-
-fn register(wakers: &mut Vec<Waker>, waker: &Waker) {
-    if wakers.iter().any(|known| known.will_wake(waker)) {
-        return;
-    }
-    if wakers.len() >= WAKERS {
-        wakers.remove(0);
-    }
-    wakers.push(waker.clone());
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{error::LinkError, messages::MessageLink};
 use crate::frame::CloseCode;
@@ -18,6 +18,9 @@ const CHUNK: usize = 64 * 1024;
 
 /// How often a ping leaves: no middlebox has forgotten the connection by then, and the system notices a dead peer.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long the peer may take to end its direction, once this side's is done.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// How the peer's direction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +83,10 @@ impl ByteLink {
             }
             match ready!(self.link.poll_recv(cx)) {
                 Ok(message) => self.unread = message,
-                Err(LinkError::Eof) => self.end = Some(ByteEnd::Unverified),
-                Err(LinkError::Closed { code: None | Some(CloseCode::NORMAL | CloseCode::DRAINED), .. }) => {
-                    self.end = Some(ByteEnd::Closed);
+                Err(LinkError::Closed { code: Some(CloseCode::NORMAL), .. }) => self.end = Some(ByteEnd::Closed),
+                // A proxy that goes down says the latter.
+                Err(LinkError::Eof | LinkError::Closed { code: None | Some(CloseCode::DRAINED), .. }) => {
+                    self.end = Some(ByteEnd::Unverified);
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -136,15 +140,12 @@ impl ByteLink {
         finished
     }
 
-    /// Writes what is buffered, ends this direction, and throws away what still comes until the peer's end, all within
-    /// so much time: a socket that is dropped with unread bytes is reset, which destroys what the peer has not read yet.
+    /// Writes what is buffered and ends this direction, within so much time, then throws away what still comes until the
+    /// peer's end: a socket that is dropped with unread bytes is reset, which destroys what the peer has not read yet.
     pub(crate) async fn leave(mut self, within: Duration) {
-        let leave = async {
-            if std::future::poll_fn(|cx| self.poll_finish(cx)).await.is_ok() {
-                self.link.drain().await;
-            }
-        };
-        let _ = tokio::time::timeout(within, leave).await;
+        if let Ok(Ok(())) = timeout(within, std::future::poll_fn(|cx| self.poll_finish(cx))).await {
+            let _ = timeout(DRAIN, self.link.drain()).await;
+        }
     }
 
     /// Ends the WebSocket with a code, which no peer takes for the end of the stream.
@@ -210,14 +211,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_close_in_order_is_an_end_of_its_own_and_another_code_is_an_error() {
-        for (code, ends) in [(1000_u16, true), (1001, true), (1011, false), (4410, false)] {
+        let (verified, not) = (Some(ByteEnd::Closed), Some(ByteEnd::Unverified));
+        for (code, expected) in [(1000_u16, verified), (1001, not), (1011, None), (4410, None)] {
             let (mut link, mut far) = link(Side::Client).await;
             let [high, low] = code.to_be_bytes();
             far.write_all(&[0x82, 1, b'x', 0x88, 2, high, low]).await.unwrap();
             assert_eq!(read(&mut link, 9).await.unwrap(), Ok(Bytes::from_static(b"x")));
             match read(&mut link, 9).await {
-                Ok(end) => assert!(ends && end == Err(ByteEnd::Closed)),
-                Err(error) => assert!(!ends && matches!(error, LinkError::Closed { .. }), "{error}"),
+                Ok(end) => assert_eq!(end.err(), expected, "{code}"),
+                Err(error) => assert!(expected.is_none() && matches!(error, LinkError::Closed { .. }), "{error}"),
             }
         }
     }
@@ -229,7 +231,7 @@ mod tests {
         assert!(link.is_flushed());
         let long = vec![7; CHUNK + 1];
         assert_eq!(poll_fn(|cx| link.poll_write(cx, long.as_slice())).await.unwrap(), CHUNK);
-        link.leave(Duration::ZERO).await;
+        link.leave(Duration::from_secs(1)).await;
         let mut raw = Vec::new();
         far.read_to_end(&mut raw).await.unwrap();
         assert_eq!(raw[..4], [0x82, 2, b'a', b'b']);
@@ -271,7 +273,7 @@ mod tests {
             let mut raw = vec![0; 4096];
             while far.read(&mut raw).await.unwrap() > 0 {}
         });
-        tokio::time::timeout(Duration::from_secs(5), writer).await.expect("the writer hangs").unwrap();
+        timeout(Duration::from_secs(5), writer).await.expect("the writer hangs").unwrap();
         reader.abort();
         drain.abort();
     }

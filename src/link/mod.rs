@@ -29,7 +29,7 @@ pub(crate) use messages::MessageLink;
 #[cfg(feature = "server")]
 pub(crate) use messages::Limits;
 #[cfg(feature = "server")]
-pub(crate) use upgrade::{Refusal, Upgrade};
+pub(crate) use upgrade::{Refusal, Upgrade, offers_protocols};
 // For tests of those above, which make links over pipes.
 #[cfg(test)]
 pub(crate) use messages::Side;

@@ -110,7 +110,7 @@ impl Upgrade {
         if has_body(&parts.headers) {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "body").with((CONNECTION, "close")));
         }
-        if !parts.headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        if !offers_protocols(parts) {
             return Ok(Protocol::Dialback);
         }
         if !has_token(&parts.headers, SEC_WEBSOCKET_PROTOCOL, |token| token == SUBPROTOCOL) {
@@ -164,6 +164,11 @@ impl Upgrade {
     pub(crate) async fn complete_bytes(self) -> Result<ByteLink, hyper::Error> {
         Ok(ByteLink::new(self.complete(Limits::BYTES).await?))
     }
+}
+
+/// Whether a request offers subprotocols, of whatever name. Who does not speaks dial-back.
+pub(crate) fn offers_protocols(parts: &Parts) -> bool {
+    parts.headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
 }
 
 /// The TCP stream below an upgraded connection and what was read of it too much, for hosts that serve plain TCP by

@@ -64,6 +64,13 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         // Before the farewell: the agent may be back meanwhile.
         lease.lost(end.end);
         link.close(end, &reason).await;
+        if expiry.is_some() {
+            // Streams go on without the control link, but not without leave.
+            tokio::select! {
+                () = tunnel.idle() => {}
+                () = expires => {}
+            }
+        }
         return Ok(());
     }
     // It drains: the agent is told now, and what runs may finish until it is cut.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     connman::ConnectionManager,
-    link::{Protocol, Refusal, Upgrade},
+    link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
     proto::SessionConfig,
 };
@@ -87,13 +87,13 @@ impl<A: Authorize> Gate<A> {
             return Ok(response);
         }
         let grant = self.ask(parts).await.map_err(|rejection| reject(&rejection))?;
-        let protocol = upgrade.check(parts).map_err(refuse)?;
         let epoch = self.connman.next_epoch();
-        if protocol == Protocol::Dialback {
+        if !offers_protocols(parts) {
             // It knows no code that would tell it why a link is closed; a status it shows to its operator.
             let registration = dialback::registration(&grant, epoch);
             self.connman.admits(&registration).map_err(|why| dialback::refused(why, RETRY_AFTER))?;
         }
+        let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
         let span = tracing::info_span!("revdial.tunnel", key = %grant.key(), %epoch);
         span.follows_from(tracing::Span::current());
