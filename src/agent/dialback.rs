@@ -136,7 +136,7 @@ async fn serve(asked: Asked, teller: &Teller, sink: &Sink) {
             return asked.fail(text);
         }
     };
-    let incoming = Incoming::Dialback(Box::new(teller.streams.brought.stream(link)));
+    let incoming = Incoming::from(teller.streams.brought.stream(link));
     match (socket, sink) {
         (Some(socket), _) => socket.join(incoming).await,
         (None, Sink::Queue(queue)) => queue.send(incoming).await,

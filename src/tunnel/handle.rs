@@ -10,7 +10,7 @@ use std::{
 use super::stream::TunnelStream;
 use crate::{
     dialback::{self, DialbackStream, DialbackTunnel},
-    error::Error,
+    error::{Error, ErrorKind},
     frame::{CloseCode, Metadata, ResetCode},
     key::{Epoch, TargetName},
     mux::{self, BindError, Bound, Deferred, MuxIncoming, MuxTunnel, PeerDrain},
@@ -154,7 +154,25 @@ pub(crate) enum Incoming {
     /// Of the native protocol.
     Mux(MuxIncoming),
     /// Of the dial-back protocol: picked up already, which is its answer.
-    Dialback(Box<DialbackStream>),
+    Dialback(PickedUp),
+}
+
+/// A dial-back stream that nobody has taken yet. Dropped, it is reset.
+#[derive(Debug)]
+pub(crate) struct PickedUp(Option<Box<DialbackStream>>);
+
+impl From<DialbackStream> for Incoming {
+    fn from(stream: DialbackStream) -> Self {
+        Self::Dialback(PickedUp(Some(Box::new(stream))))
+    }
+}
+
+impl Drop for PickedUp {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.reset();
+        }
+    }
 }
 
 impl Incoming {
@@ -171,7 +189,7 @@ impl Incoming {
         let target = self.target();
         let stream = match self {
             Self::Mux(mux) => mux.accept()?.into(),
-            Self::Dialback(stream) => stream.into(),
+            Self::Dialback(mut stream) => stream.0.take().ok_or_else(|| Error::new(ErrorKind::Internal))?.into(),
         };
         Ok(TunnelStream::new(stream, target))
     }
@@ -180,7 +198,7 @@ impl Incoming {
     pub(crate) fn refuse(self, code: ResetCode, reason: &str) {
         match self {
             Self::Mux(mux) => mux.refuse(code, reason),
-            Self::Dialback(stream) => stream.reset(),
+            Self::Dialback(stream) => drop(stream),
         }
     }
 }
