@@ -224,11 +224,15 @@ impl DialbackTunnel {
         if end == SessionEnd::Revoked {
             self.0.dialers.end_orphans(Some(&self.0.owner()), kind);
         }
+        // Whoever was replaced and left its streams alone, leaves them alone.
+        let spares_streams = end == SessionEnd::Replaced && self.ended() == Some(SessionEnd::Replaced);
         self.0.stop(|state| {
             state.ended.get_or_insert(end);
             state.closing.get_or_insert_with(|| (code, reason.to_owned()));
         });
-        self.0.ties.cut(kind);
+        if !spares_streams {
+            self.0.ties.cut(kind);
+        }
     }
 
     /// Ends it, and closes the control link; streams have connections of their own, and go on.

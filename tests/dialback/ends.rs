@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use http::request::Parts;
 use revdial::{Error, ErrorKind, TargetName, TunnelStream, connman::ConnectionManager, frame::CloseCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -177,6 +178,7 @@ async fn a_drain_lets_streams_finish_in_its_time_and_no_longer() {
             assert!(over.is_err(), "ended before its time: {over:?}");
             drop(here);
             assert_eq!(there.next().await, Arrived::End);
+            drop(there);
         } else {
             let error = over.expect("cut at the deadline").expect_err("no end");
             assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::Shutdown);
@@ -207,6 +209,7 @@ async fn an_agent_that_is_told_to_stop_lets_streams_finish_in_its_time_and_break
         } else {
             is_broken_off(&mut there).await;
         }
+        drop(there);
         until("the agent has ended", || ours.run.is_finished()).await;
         assert_eq!(asked.elapsed().as_secs(), taken);
     }
@@ -224,4 +227,36 @@ async fn an_agent_that_ends_leaves_no_pick_up_under_way() {
     control.closed_with(CloseCode::DRAINED.number()).await;
     assert_eq!(unanswered.next().await, Arrived::End);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+/// Before the server has noticed that the earlier control connection is dead.
+#[tokio::test(start_paused = true)]
+async fn streams_of_an_agent_that_comes_back_early_go_on() {
+    let server = Server::new();
+    let mut earlier = server.control().await;
+    let (mut here, mut there) = server.joined(&mut earlier).await;
+    let mut control = server.control().await;
+    earlier.closed_with(CloseCode::REPLACED.number()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    say(&mut here, b"still").await;
+    assert_eq!(there.bytes(5).await, b"still");
+    server.works(&mut control).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_expire_end_streams_also_without_a_control_connection() {
+    let for_ten_seconds = |parts: &Parts| by_name(parts).map(|grant| grant.expires_in(Duration::from_secs(10)));
+    for loses_control in [false, true] {
+        let server = Server::of(ConnectionManager::builder(), for_ten_seconds);
+        let granted = Instant::now();
+        let mut control = server.control().await;
+        let (mut here, mut there) = server.joined(&mut control).await;
+        if loses_control {
+            drop(control);
+            server.in_grace().await;
+        }
+        is_broken_off(&mut there).await;
+        assert_eq!(granted.elapsed().as_secs(), 10);
+        assert_eq!(fails(&mut here).await.1, ErrorKind::SessionLost);
+    }
 }

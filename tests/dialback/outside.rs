@@ -1,5 +1,4 @@
 //! What ends streams of the dial-back protocol from outside, and how that looks to the other side.
-#![cfg(all(feature = "agent", feature = "server"))]
 
 use std::{
     future::Future,
