@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::{Result, parts::Part};
+
+const HELP: &str = "\
+Measures revdial beside its peers; see the doc of src/main.rs.
+
+  --quick        a smoke run of some seconds
+  --full         up to 10,000 tunnels, where it is 1,000 otherwise
+  --only PART    latency, load, bulk, delay, resume or scaling; may be given more than once
+  --rounds N     instead of 5, the least that counts
+  --out DIR      where peers.md, peers.json and peers.svg go, instead of target/peers
+  --help         this";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Args {
+    pub(crate) quick: bool,
+    pub(crate) full: bool,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) rounds: Option<usize>,
+    pub(crate) out: PathBuf,
+}
+
+impl Args {
+    /// `None` if help was asked for, and given.
+    pub(crate) fn parse(arguments: &[String]) -> Result<Option<Self>> {
+        let mut args =
+            Self { quick: false, full: false, parts: Vec::new(), rounds: None, out: PathBuf::from("target/peers") };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
+            match word.as_str() {
+                "--quick" => args.quick = true,
+                "--full" => args.full = true,
+                "--only" => args.parts.push(value()?.parse()?),
+                "--rounds" => args.rounds = Some(value()?.parse()?),
+                "--out" => args.out = value()?.into(),
+                "--help" => {
+                    println!("{HELP}");
+                    return Ok(None);
+                }
+                unknown => return Err(format!("no option: {unknown}\n\n{HELP}").into()),
+            }
+        }
+        if args.rounds == Some(0) {
+            return Err("--rounds wants at least 1".into());
+        }
+        if args.parts.is_empty() {
+            args.parts = Part::ALL.to_vec();
+        }
+        Ok(Some(args))
+    }
+}

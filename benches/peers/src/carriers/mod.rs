@@ -1,0 +1,11 @@
+//! The carriers, each with its two sides: how a server opens a stream, and how an agent takes it.
+
+pub(crate) mod agent;
+mod h2;
+mod h2_pipe;
+mod message_bytes;
+mod native;
+pub(crate) mod raw;
+pub(crate) mod server;
+mod sockets;
+mod yamux;

@@ -1,0 +1,35 @@
+//! Many at once, on all cores: dials by 64 tasks, and GETs over 64 connections.
+
+use super::{in_turn, pairs, scale::Scale, stop};
+use crate::{
+    Result,
+    book::Book,
+    carrier::Carrier,
+    pair::{Between, Cores},
+    quantity::Quantity,
+    task::Task,
+};
+
+const AT_ONCE: u64 = 64;
+
+pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
+    let mut pairs = pairs(&Carrier::STREAMS, Cores::All, Between::Nothing).await?;
+    for pair in &mut pairs {
+        pair.run(Task::Dials { n: AT_ONCE, at_once: AT_ONCE, confirmed: false }).await?;
+        pair.run(Task::Requests { n: scale.requests / 4, connections: AT_ONCE }).await?;
+    }
+    for round in 0..scale.rounds {
+        for pair in in_turn(&mut pairs, round) {
+            let carrier = pair.carrier;
+            let n = scale.dials * 2;
+            let sample = pair.run(Task::Dials { n, at_once: AT_ONCE, confirmed: false }).await?;
+            book.add(Quantity::DialsAtOnce, carrier, n as f64 / sample.taken.seconds);
+            let n = scale.requests * 4;
+            let sample = pair.run(Task::Requests { n, connections: AT_ONCE }).await?;
+            book.add(Quantity::Gets, carrier, n as f64 / sample.taken.seconds);
+            book.add(Quantity::GetsP99, carrier, sample.taken.p99);
+            book.add(Quantity::CpuPer100kGets, carrier, sample.cpu * 1e5 / n as f64);
+        }
+    }
+    stop(pairs).await
+}

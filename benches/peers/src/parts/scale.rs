@@ -1,0 +1,63 @@
+//! How much is measured.
+
+use super::MIB;
+use crate::args::Args;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Scale {
+    pub(crate) rounds: usize,
+    pub(crate) trips: u64,
+    pub(crate) dials: u64,
+    pub(crate) requests: u64,
+    pub(crate) bulk: u64,
+    /// How long GETs beside bulk are taken.
+    pub(crate) beside_millis: u64,
+    /// What one bulk transfer takes at most over a long link, at the rate of 8 MiB a round trip.
+    pub(crate) delayed_millis: u64,
+    /// Milliseconds that a relay adds to a round trip.
+    pub(crate) delays: &'static [u64],
+    pub(crate) cuts: usize,
+    pub(crate) tunnels: &'static [usize],
+    pub(crate) streams: &'static [usize],
+}
+
+impl Scale {
+    /// Short pieces: what else the machine does then falls on both sides of a ratio, or on few rounds.
+    const NORMAL: Self = Self {
+        rounds: 5,
+        trips: 4000,
+        dials: 2000,
+        requests: 4000,
+        bulk: 192 * MIB,
+        beside_millis: 250,
+        delayed_millis: 500,
+        delays: &[1, 20, 60, 150],
+        cuts: 20,
+        tunnels: &[1, 10, 100, 1000],
+        streams: &[1, 10, 100, 1000],
+    };
+
+    /// Enough to see that it works.
+    const QUICK: Self = Self {
+        rounds: 1,
+        trips: 50,
+        dials: 64,
+        requests: 128,
+        bulk: 8 * MIB,
+        beside_millis: 20,
+        delayed_millis: 50,
+        delays: &[1, 20],
+        cuts: 2,
+        tunnels: &[1, 10],
+        streams: &[1, 10],
+    };
+
+    pub(crate) fn of(args: &Args) -> Self {
+        let mut scale = if args.quick { Self::QUICK } else { Self::NORMAL };
+        if args.full {
+            scale.tunnels = &[1, 10, 100, 1000, 10_000];
+        }
+        scale.rounds = args.rounds.unwrap_or(scale.rounds);
+        scale
+    }
+}

@@ -1,0 +1,147 @@
+//! The table for people.
+
+use std::fmt::Write;
+
+use super::pinning;
+use crate::{
+    book::{Book, Spread},
+    carrier::Carrier,
+    gates::Gate,
+    machine::Machine,
+    quantity::{Over, Quantity, Unit},
+};
+
+/// Whether a quantity is of a section.
+type Belongs = fn(Quantity) -> bool;
+
+pub(crate) fn text(book: &Book, gates: &[Gate], machine: &Machine, rounds: usize) -> String {
+    let mut text = head(machine, rounds);
+    verdicts(&mut text, gates);
+    let sections: [(&str, Belongs); 6] = [
+        ("One thing at a time (pinned)", is_latency),
+        ("Many at once (not pinned)", is_load),
+        ("Bulk (pinned)", is_bulk),
+        ("Over a long link (not pinned)", is_delayed),
+        ("Cuts (not pinned)", |quantity| matches!(quantity, Quantity::Resume | Quantity::NoCut)),
+        ("From one to many (pinned)", is_scaling),
+    ];
+    for (title, belongs) in sections {
+        section(&mut text, book, title, belongs);
+    }
+    text
+}
+
+fn head(machine: &Machine, rounds: usize) -> String {
+    let Machine { command, cores, processor, kernel, date } = machine;
+    format!(
+        "# revdial beside its peers\n\n`{command}`\n\n{date}; {cores} cores, {processor}, Linux {kernel}; loopback; \
+         interleaved rounds: {rounds}. A ratio is the median of the rounds' ratios, with the least and the most. \
+         \"Pinned\" is: the server's and the agent's process {}. Each process has one thread that works. Up is from the \
+         server to the agent, down the other way.\n",
+        pinning()
+    )
+}
+
+fn verdicts(text: &mut String, gates: &[Gate]) {
+    line(text, "\n## Gates\n\n| row | figure | median | least to most | gate | goal | met |");
+    line(text, "|---|---|---:|---:|---|---|---|");
+    for gate in gates {
+        let (median, range, verdict) = match gate.measured {
+            Some(Spread { median, least, most }) => {
+                let verdict = match (gate.gate.is_met(median), gate.goal.is_met(median)) {
+                    (true, true) => "goal",
+                    (true, false) => "gate",
+                    (false, _) => "**missed**",
+                };
+                (rounded(median), format!("{} to {}", rounded(least), rounded(most)), verdict)
+            }
+            None => ("–".to_owned(), "–".to_owned(), "not measured"),
+        };
+        let Gate { row, figure, .. } = gate;
+        let (gate, goal) = (gate.gate.text(), gate.goal.text());
+        line(text, &format!("| {row} | {figure} | {median} | {range} | {gate} | {goal} | {verdict} |"));
+    }
+    line(text, "| A15 | system calls | – | – | | | not measured: wants a tracer |");
+}
+
+/// A table of the quantities of one sort, with what each carrier took and its ratio to the reference.
+fn section(text: &mut String, book: &Book, title: &str, belongs: Belongs) {
+    let mut last = None;
+    for (quantity, carrier, figures) in book.iter().filter(|(quantity, ..)| belongs(*quantity)) {
+        if last.is_none() {
+            line(text, &format!("\n## {title}\n\n| figure | carrier | median | least to most | ÷ reference |"));
+            line(text, "|---|---|---:|---:|---|");
+        }
+        let name = if last == Some(quantity) { String::new() } else { quantity.name() };
+        last = Some(quantity);
+        let Some(spread) = Spread::of(figures.to_vec()) else { continue };
+        let (unit, scale) = quantity.unit().scale();
+        let [median, least, most] = [spread.median, spread.least, spread.most].map(|figure| rounded(figure / scale));
+        let ratio = ratio(book, quantity, carrier);
+        line(text, &format!("| {name} | {} | {median} {unit} | {least} to {most} | {ratio} |", carrier.name()));
+    }
+}
+
+/// Against plain TCP, or for a dial against the carrier's own round trip, or for bulk on a free link against a WebSocket.
+fn ratio(book: &Book, quantity: Quantity, carrier: Carrier) -> String {
+    let (reference, name) = match quantity {
+        Quantity::Dial | Quantity::DialConfirmed => ((Quantity::Trip, carrier), "own round trip"),
+        Quantity::DelayedDial(ms) | Quantity::DelayedDialConfirmed(ms) => {
+            ((Quantity::DelayedTrip(ms), carrier), "own round trip")
+        }
+        Quantity::Beside(_) => ((Quantity::BesideNothing, carrier), "alone"),
+        Quantity::Bulk(way, _) => ((Quantity::Bulk(way, 1), Carrier::Raw), "raw"),
+        _ => ((quantity, Carrier::Tcp), "TCP"),
+    };
+    if quantity.unit() == Unit::Kib || reference == (quantity, carrier) {
+        return String::new();
+    }
+    book.ratio((quantity, carrier), reference).map_or_else(String::new, |Spread { median, least, most }| {
+        format!("{} ({} to {}) × {name}", rounded(median), rounded(least), rounded(most))
+    })
+}
+
+fn is_latency(quantity: Quantity) -> bool {
+    use Quantity::{Beside, BesideNothing, Dial, DialConfirmed, Get, Trip};
+    matches!(quantity, Trip | Dial | DialConfirmed | Get | BesideNothing | Beside(_))
+}
+
+fn is_load(quantity: Quantity) -> bool {
+    use Quantity::{CpuPer100kGets, DialsAtOnce, Gets, GetsP99};
+    matches!(quantity, DialsAtOnce | Gets | GetsP99 | CpuPer100kGets)
+}
+
+fn is_bulk(quantity: Quantity) -> bool {
+    matches!(quantity, Quantity::Bulk(..) | Quantity::CpuPerGib(_))
+}
+
+fn is_delayed(quantity: Quantity) -> bool {
+    use Quantity::{DelayedBulk, DelayedDial, DelayedDialConfirmed, DelayedTrip};
+    matches!(quantity, DelayedTrip(_) | DelayedDial(_) | DelayedDialConfirmed(_) | DelayedBulk(..))
+}
+
+/// The plot shows what is between; the table the ends.
+fn is_scaling(quantity: Quantity) -> bool {
+    use Quantity::{PerStream, PerTunnel, Resident, ScaledP50, ScaledP99};
+    match quantity {
+        PerTunnel | PerStream => true,
+        Resident(Over::Tunnels | Over::Streams, count) | ScaledP50(_, count) | ScaledP99(_, count) => {
+            count == 1 || count >= 1000
+        }
+        _ => false,
+    }
+}
+
+/// As many digits as there are to be trusted.
+fn rounded(figure: f64) -> String {
+    let digits = match figure.abs() {
+        few if few < 10.0 => 2,
+        some if some < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{figure:.digits$}")
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a String takes all");
+}
