@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The longest that a task may take: the longest takes some seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a side may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ impl Pair {
 
     /// The server's resident memory in KiB, once it has had a moment to give back what it does not need.
     pub(crate) async fn resident(&self) -> Result<f64> {
-        sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(200)).await;
         process::resident(self.server.pid()?)
     }
 

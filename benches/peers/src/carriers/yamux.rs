@@ -84,9 +84,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 }
 
-/// The defaults, but for room for all measured streams within the default window of the connection, 1 GiB.
+/// The defaults, but for room for all measured streams. The default window of the connection would be used up by what
+/// so many are guaranteed, and none could grow.
 fn config() -> Config {
     let mut config = Config::default();
-    config.set_max_num_streams(4096);
+    config.set_max_connection_receive_window(None).set_max_num_streams(4096);
     config
 }

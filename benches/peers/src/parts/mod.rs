@@ -68,8 +68,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             Part::Resume => resume::measure(&scale, &mut book).await?,
             Part::Scaling => scaling::measure(&scale, &mut book).await?,
         }
+        // After each part, so that a run that ends early leaves what it has.
+        report::write(&book, scale.rounds, &args.out)?;
     }
-    report::write(&book, scale.rounds, &args.out)
+    println!("{}", report::text(&book, scale.rounds));
+    Ok(())
 }
 
 /// The pairs of these carriers.

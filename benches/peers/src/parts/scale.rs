@@ -1,5 +1,7 @@
 //! How much is measured.
 
+use std::time::Duration;
+
 use super::MIB;
 use crate::args::Args;
 
@@ -12,8 +14,8 @@ pub(crate) struct Scale {
     pub(crate) bulk: u64,
     /// How long GETs beside bulk are taken.
     pub(crate) beside_millis: u64,
-    /// What one bulk transfer takes at most over a long link, at the rate of 8 MiB a round trip.
-    pub(crate) delayed_millis: u64,
+    /// How long a bulk transfer over a long link takes, at least.
+    pub(crate) transfer: Duration,
     /// Milliseconds that a relay adds to a round trip.
     pub(crate) delays: &'static [u64],
     pub(crate) cuts: usize,
@@ -30,7 +32,7 @@ impl Scale {
         requests: 4000,
         bulk: 192 * MIB,
         beside_millis: 250,
-        delayed_millis: 500,
+        transfer: Duration::from_millis(300),
         delays: &[1, 20, 60, 150],
         cuts: 20,
         tunnels: &[1, 10, 100, 1000],
@@ -45,7 +47,7 @@ impl Scale {
         requests: 128,
         bulk: 8 * MIB,
         beside_millis: 20,
-        delayed_millis: 50,
+        transfer: Duration::from_millis(50),
         delays: &[1, 20],
         cuts: 2,
         tunnels: &[1, 10],

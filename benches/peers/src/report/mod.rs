@@ -9,18 +9,20 @@ use std::{fs, path::Path};
 
 use crate::{Result, book::Book, gates::gates, machine::Machine, pair::can_pin};
 
-/// Prints the table, and writes all into this directory.
+/// The table.
+pub(crate) fn text(book: &Book, rounds: usize) -> String {
+    markdown::text(book, &gates(book), &Machine::here(), rounds)
+}
+
+/// Writes all into this directory.
 pub(crate) fn write(book: &Book, rounds: usize, out: &Path) -> Result<()> {
-    let (machine, gates) = (Machine::here(), gates(book));
-    let table = markdown::text(book, &gates, &machine, rounds);
-    println!("{table}");
+    let figures = json::value(book, &gates(book), &Machine::here(), rounds);
     fs::create_dir_all(out)?;
-    fs::write(out.join("peers.md"), table)?;
-    fs::write(out.join("peers.json"), serde_json::to_vec_pretty(&json::value(book, &gates, &machine, rounds))?)?;
+    fs::write(out.join("peers.md"), text(book, rounds))?;
+    fs::write(out.join("peers.json"), serde_json::to_vec_pretty(&figures)?)?;
     if let Some(plot) = plot::scaling(book) {
         fs::write(out.join("peers.svg"), plot)?;
     }
-    eprintln!("written to {}", out.display());
     Ok(())
 }
 
