@@ -21,10 +21,10 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     for round in 0..scale.rounds {
         for pair in in_turn(&mut pairs, round) {
             let carrier = pair.carrier;
-            let n = scale.dials * 2;
+            let n = scale.dials * dials_in_a_round(carrier);
             let sample = pair.run(Task::Dials { n, at_once: AT_ONCE, confirmed: false }).await?;
             book.add(Quantity::DialsAtOnce, carrier, n as f64 / sample.taken.seconds);
-            let n = scale.requests * 4;
+            let n = scale.requests * 8;
             let sample = pair.run(Task::Requests { n, connections: AT_ONCE }).await?;
             book.add(Quantity::Gets, carrier, n as f64 / sample.taken.seconds);
             book.add(Quantity::GetsP99, carrier, sample.taken.p99);
@@ -32,4 +32,12 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
         }
     }
     stop(pairs).await
+}
+
+/// Enough for some tenths of a second; fewer where each dial is a TCP connection, whose ports would run out.
+fn dials_in_a_round(carrier: Carrier) -> u64 {
+    match carrier {
+        Carrier::Tcp | Carrier::Dialback => 2,
+        _ => 12,
+    }
 }

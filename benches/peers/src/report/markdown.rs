@@ -136,6 +136,7 @@ fn is_scaling(quantity: Quantity) -> bool {
 /// As many digits as there are to be trusted.
 fn rounded(figure: f64) -> String {
     let digits = match figure.abs() {
+        least if least < 0.1 => 3,
         few if few < 10.0 => 2,
         some if some < 100.0 => 1,
         _ => 0,
