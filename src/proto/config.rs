@@ -42,8 +42,9 @@ pub struct SessionConfig {
     /// The credit that every stream is guaranteed, and that the opener may use before ACCEPT. Default 16 KiB, one
     /// quantum of the scheduler.
     pub base_credit: u32,
-    /// What a stream is lent above its base credit, at most. Default 240 KiB, 256 KiB in all. Over round trips of up
-    /// to 2 ms busy streams share twice a whole window, with a quarter of one for each at the least.
+    /// What a stream is lent above its base credit at first, at most. Default 240 KiB, 256 KiB in all. Over round trips
+    /// of up to 2 ms busy streams share twice a whole window, with a quarter of one for each at the least. Over longer
+    /// ones a window grows to what is read in two round trips, at most to a quarter of `recv_budget`.
     pub lent_credit: u32,
     /// How long the link may be silent before a PING is sent. Default 15 s, varied by 20 % either way so that a
     /// fleet does not ping in step.

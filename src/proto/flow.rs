@@ -2,9 +2,10 @@
 //!
 //! Bytes that wait in windows leave the cache before they are read, and so do the messages that the sender keeps for
 //! them. Over a short way, which small windows fill as well, busy streams therefore share two first windows (measured
-//! with eight of them on one core: 1.5 times the throughput of a whole window each).
+//! with eight of them on one core: 1.5 times the throughput of a whole window each). Over a long way a window holds what
+//! its reader takes in two round trips, or the way would stand idle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::Violation;
 use crate::frame::CloseCode;
@@ -66,6 +67,7 @@ pub(crate) struct RecvWindow {
 /// Where things stood at the last renewal of a window.
 #[derive(Debug, Default, Clone, Copy)]
 struct Renewed {
+    at: Option<Instant>,
     /// What was read of the stream.
     consumed: u64,
     /// What was read of all.
@@ -107,15 +109,21 @@ impl RecvWindow {
     }
 
     /// Grants a whole window from what was read, and gives the offset. `rtt`: the link's round trip when it is idle.
-    pub(crate) fn renew(&mut self, rtt: Option<Duration>, lender: &mut Lender) -> u64 {
+    pub(crate) fn renew(&mut self, now: Instant, rtt: Option<Duration>, lender: &mut Lender) -> u64 {
         let own = self.consumed.saturating_sub(self.renewed.consumed);
         let all = lender.drained.saturating_sub(self.renewed.drained);
         if own == 0 {
             return self.granted;
         }
-        self.renewed = Renewed { consumed: self.consumed, drained: lender.drained };
-        let near = rtt.is_some_and(|rtt| rtt <= NEAR);
-        self.resize(if near { lender.share(own, all) } else { lender.first }, lender)
+        let elapsed = self.renewed.at.map(|at| now.saturating_duration_since(at));
+        self.renewed = Renewed { at: Some(now), consumed: self.consumed, drained: lender.drained };
+        let wanted = match rtt {
+            Some(rtt) if rtt <= NEAR => lender.share(own, all),
+            // A window that is used up in each round trip doubles.
+            Some(rtt) => elapsed.map_or(0, |elapsed| scale(own.saturating_mul(2), rtt, elapsed)).max(lender.first),
+            None => lender.first,
+        };
+        self.resize(wanted.min(lender.most), lender)
     }
 
     /// Gives the loan back.
@@ -136,6 +144,12 @@ impl RecvWindow {
     }
 }
 
+/// `n` times `a`, divided by `b`; 0 where there is nothing to divide by.
+fn scale(n: u64, a: Duration, b: Duration) -> u64 {
+    let scaled = u128::from(n).saturating_mul(a.as_nanos()).checked_div(b.as_nanos()).unwrap_or(0);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 /// Up to this round trip two first windows fill 2 Gbit/s.
 const NEAR: Duration = Duration::from_millis(2);
 
@@ -145,14 +159,16 @@ pub(crate) struct Lender {
     free: u64,
     /// A stream's first window.
     first: u64,
+    /// The largest window.
+    most: u64,
     /// How much was read of all streams.
     drained: u64,
 }
 
 impl Lender {
-    /// `free`: the budget less every stream's guarantee; `first`: a stream's first window, and its largest.
-    pub(crate) fn new(free: usize, first: u64) -> Self {
-        Self { free: free as u64, first, drained: 0 }
+    /// `free`: the budget less every stream's guarantee; `first`: a stream's first window; `most`: the largest.
+    pub(crate) fn new(free: usize, first: u64, most: u64) -> Self {
+        Self { free: free as u64, first, most, drained: 0 }
     }
 
     /// `n` bytes of any stream were read.
@@ -219,7 +235,7 @@ mod tests {
     const KIB: u64 = 1024;
 
     fn lender() -> Lender {
-        Lender::new(32 << 20, 256 * KIB)
+        Lender::new(32 << 20, 256 * KIB, 8 << 20)
     }
 
     /// A window that was just begun.
@@ -231,28 +247,32 @@ mod tests {
 
     /// The peer sends what it may, and `n` of it are read. Gives the size of the window from here on.
     fn read(window: &mut RecvWindow, lender: &mut Lender, n: u64, rtt: Duration) -> u64 {
+        read_at(window, lender, n, rtt, Instant::now())
+    }
+
+    fn read_at(window: &mut RecvWindow, lender: &mut Lender, n: u64, rtt: Duration, now: Instant) -> u64 {
         let room = window.granted - window.received;
         window.on_data(room as usize).unwrap();
         window.consume(n as usize);
         lender.drained(n as usize);
-        window.renew(Some(rtt), lender);
+        window.renew(now, Some(rtt), lender);
         window.size
     }
 
     #[test]
     fn credit_is_due_at_half_a_window() {
-        let mut lender = Lender::new(0, 8);
+        let mut lender = Lender::new(0, 8, 8);
         let mut window = RecvWindow::new(8);
         window.on_data(8).unwrap();
         assert!(!window.consume(3));
         assert!(window.consume(1));
-        assert_eq!(window.renew(None, &mut lender), 12);
+        assert_eq!(window.renew(Instant::now(), None, &mut lender), 12);
         assert!(!window.consume(1));
     }
 
     #[test]
     fn an_eighth_of_what_is_free_is_lent() {
-        let mut lender = Lender::new(800, 240);
+        let mut lender = Lender::new(800, 240, 240);
         assert_eq!((lender.lend(240), lender.lend(240)), (100, 87));
         lender.give_back(100);
         assert_eq!(lender.free(), 713);
@@ -283,6 +303,40 @@ mod tests {
     }
 
     #[test]
+    fn over_a_long_way_a_window_doubles_until_the_reader_is_what_bounds_it() {
+        let (mut lender, mut now, rtt) = (lender(), Instant::now(), Duration::from_millis(20));
+        let mut window = window(&mut lender);
+        let mut sizes = Vec::new();
+        for _ in 0..16 {
+            // Half a window in half a round trip, but no more than 100 MB/s.
+            let half = window.size / 2;
+            now += (rtt / 2).max(Duration::from_nanos(half * 10));
+            sizes.push(read_at(&mut window, &mut lender, half, rtt, now));
+        }
+        assert_eq!(sizes[..5], [256, 512, 1024, 2048, 4000].map(|kib| kib * KIB).map(|size| size.min(sizes[4])));
+        assert!((3_900_000..4_100_000).contains(sizes.last().unwrap()), "{sizes:?}");
+        // A lull, and it is its first size again.
+        let half = window.size / 2;
+        assert_eq!(read_at(&mut window, &mut lender, half, rtt, now + Duration::from_secs(60)), 256 * KIB);
+    }
+
+    #[test]
+    fn no_window_is_larger_than_announced_nor_than_what_is_free() {
+        let (mut now, rtt) = (Instant::now(), Duration::from_secs(1));
+        for (free, most) in [(1 << 30, 8 << 20), (8 << 20, 1 << 40)] {
+            let mut lender = Lender::new(free, 256 * KIB, most);
+            let mut window = window(&mut lender);
+            for _ in 1..40 {
+                let half = window.size / 2;
+                now += Duration::from_millis(1);
+                let size = read_at(&mut window, &mut lender, half, rtt, now);
+                assert!(size <= most && window.loan + lender.free() == free as u64, "{window:?}");
+            }
+            assert!(window.size == most || lender.free() < free as u64 / 100, "{window:?}");
+        }
+    }
+
+    #[test]
     fn what_was_granted_is_owed_until_it_is_read_and_all_comes_back_at_the_end() {
         let mut lender = lender();
         let free = lender.free();
@@ -299,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_reads_all_alone_gets_its_whole_window_as_far_as_it_can_be_lent() {
-        let mut lender = Lender::new(100 * KIB as usize, 256 * KIB);
+        let mut lender = Lender::new(100 * KIB as usize, 256 * KIB, 8 << 20);
         let mut window = window(&mut lender);
         let mut sizes = Vec::new();
         for _ in 0..4 {

@@ -183,7 +183,7 @@ impl Session {
             stream.due.accept = false;
         }
         if stream.due.credit {
-            let offset = self.streams.renew(id, self.link.least_rtt);
+            let offset = self.streams.renew(id, now, self.link.least_rtt);
             if !lay(&Frame::Credit { stream: id, offset }, message, limit) {
                 return false;
             }

@@ -116,6 +116,7 @@ impl Streams {
             lender: Lender::new(
                 config.recv_budget.saturating_sub(guaranteed),
                 u64::from(config.base_credit).saturating_add(config.lent_credit.into()),
+                config.bounds().max_credit,
             ),
             base_credit: config.base_credit,
             limits: Limits {
@@ -234,8 +235,8 @@ impl Streams {
     }
 
     /// What a stream's peer may send from here on, over a link with this round trip.
-    pub(crate) fn renew(&mut self, id: StreamId, rtt: Option<Duration>) -> u64 {
-        self.table.get_mut(&id).map_or(0, |stream| stream.recv.window().renew(rtt, &mut self.lender))
+    pub(crate) fn renew(&mut self, id: StreamId, now: Instant, rtt: Option<Duration>) -> u64 {
+        self.table.get_mut(&id).map_or(0, |stream| stream.recv.window().renew(now, rtt, &mut self.lender))
     }
 
     /// The OPEN of a stream was laid into a message, to be answered in time.
