@@ -106,7 +106,8 @@ impl Pair {
         let before = self.cpu_time().await?;
         let taken =
             self.server.run(task).await.map_err(|error| format!("{}: {task:?}: {error}", self.carrier.name()))?;
-        Ok(Sample { taken, cpu: (self.cpu_time().await? - before).as_secs_f64() })
+        // A thread that has ended takes its time with it.
+        Ok(Sample { taken, cpu: self.cpu_time().await?.saturating_sub(before).as_secs_f64() })
     }
 
     /// The server's resident memory in KiB, once it has had a moment to give back what it does not need.
