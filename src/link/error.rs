@@ -29,6 +29,11 @@ pub(crate) enum LinkError {
 }
 
 impl LinkError {
+    /// The byte stream ended where no end can be.
+    pub(super) fn amid_a_message() -> Self {
+        Self::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended amid a message"))
+    }
+
     /// The code to close with, where the peer broke a rule of WebSocket; `None` where there is nothing to say.
     pub(crate) const fn close_code(&self) -> Option<CloseCode> {
         match self {

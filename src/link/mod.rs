@@ -2,8 +2,9 @@
 //!
 //! - `handshake`: what both ends of the opening handshake must agree on.
 //! - `upgrade`: the server's end of it, `client` the agent's.
-//! - `messages`: whole binary messages once it is done. The WebSocket library is named there only (and for the key
-//!   arithmetic of the handshake), so that the framing can be replaced.
+//! - `messages`: whole binary messages once it is done, over one of two framings: `framed`, which is ours (with `header`),
+//!   and `library`, the only place that names the WebSocket library, but for the key arithmetic of the handshake.
+//! - `wire`: the byte stream below.
 //! - `bytes`: one read and written as a byte stream, whatever the borders of its messages.
 //! - `error`: why a link stopped.
 
@@ -11,10 +12,14 @@ mod bytes;
 #[cfg(feature = "agent")]
 mod client;
 mod error;
+mod framed;
 mod handshake;
+mod header;
+mod library;
 mod messages;
 #[cfg(feature = "server")]
 mod upgrade;
+mod wire;
 
 // For the agent.
 #[cfg(feature = "agent")]

@@ -299,34 +299,6 @@ async fn a_full_write_buffer_is_not_ready_until_the_peer_reads() {
 }
 
 #[tokio::test]
-async fn a_message_whose_room_was_taken_by_pongs_is_kept_in_order() {
-    let (mut link, raw) = server().await;
-    let (mut from, mut to) = tokio::io::split(raw);
-    let mut cx = Context::from_waker(Waker::noop());
-    for fill in [1, 2] {
-        assert!(link.poll_ready(&mut cx).is_ready());
-        link.start_send(Bytes::from(vec![fill; 65_520])).unwrap();
-    }
-    for _ in 0..60 {
-        to.write_all(&masked(0x89, &[0; 125])).await.unwrap();
-        assert!(link.poll_recv(&mut cx).is_pending());
-    }
-    assert!(link.poll_ready(&mut cx).is_ready());
-    link.start_send(Bytes::from(vec![3; LIMIT])).unwrap();
-    assert!(link.held.is_some(), "this is what the test is about");
-    assert!(link.poll_ready(&mut cx).is_pending());
-
-    let mut bytes = Vec::new();
-    let writer = async move {
-        link.send(Bytes::from_static(b"last")).await.unwrap();
-    };
-    tokio::join!(writer, async { from.read_to_end(&mut bytes).await.unwrap() });
-    assert!(bytes.ends_with(b"\x82\x04last"));
-    let big = bytes.len() - 6 - LIMIT;
-    assert!(bytes[big..big + LIMIT].iter().all(|byte| *byte == 3));
-}
-
-#[tokio::test]
 async fn a_message_that_could_never_leave_is_refused_at_once() {
     let (mut a, _b) = links(KIB).await;
     let error = a.send(Bytes::from(vec![0; LIMIT + 1])).await.unwrap_err();

@@ -1,0 +1,159 @@
+//! The WebSocket library's framing, behind the same calls as ours: for dial-back, whose peers send messages of any length.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as WsError, Message,
+        error::ProtocolError,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+
+use super::{
+    error::LinkError,
+    framed::Event,
+    messages::{Side, WRITE_BUFFER},
+    wire::Wire,
+};
+use crate::frame::{CloseCode, MAX_MESSAGE};
+
+/// One WebSocket.
+pub(super) struct Library {
+    ws: WebSocketStream<Wire>,
+    /// A message that the write buffer had no room for: only answers to pings can take the room that
+    /// [`poll_ready`](Self::poll_ready) saw.
+    pub(super) held: Option<Bytes>,
+    /// Payloads shorter than this do not stay in the read buffer.
+    unpinned_below: usize,
+}
+
+impl Library {
+    /// `room`: for a full buffer and one more message.
+    pub(super) async fn new(wire: Wire, side: Side, max_message: usize, read_buffer: usize, room: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(read_buffer)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(room.saturating_add(PONG_ROOM))
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let ws = WebSocketStream::from_raw_socket(wire.watching(), role, Some(config)).await;
+        Self { ws, held: None, unpinned_below: max_message.min(MAX_MESSAGE).max(read_buffer) / 4 }
+    }
+
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        self.ws.get_mut()
+    }
+
+    /// The next message or control frame.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, LinkError>> {
+        let Some(message) = ready!(Pin::new(&mut self.ws).poll_next(cx)) else {
+            return Poll::Ready(Err(self.end()));
+        };
+        let message = message.map_err(|error| match read_error(error) {
+            LinkError::Eof => self.end(),
+            error => error,
+        })?;
+        Poll::Ready(match message {
+            Message::Binary(payload) => Ok(Event::Message(self.unpinned(payload))),
+            Message::Text(_) => Err(LinkError::Text),
+            Message::Close(frame) => Err(closed(frame)),
+            Message::Ping(_) | Message::Frame(_) => Ok(Event::Ping),
+            Message::Pong(payload) => Ok(Event::Pong(payload)),
+        })
+    }
+
+    /// The end of the byte stream, which between two messages only is one.
+    fn end(&self) -> LinkError {
+        if self.ws.get_ref().is_between_messages() { LinkError::Eof } else { LinkError::amid_a_message() }
+    }
+
+    pub(super) fn start_ping(&mut self, payload: [u8; 8]) -> Result<(), LinkError> {
+        match Pin::new(&mut self.ws).start_send(Message::Ping(Bytes::copy_from_slice(&payload))) {
+            Err(WsError::WriteBufferFull(_)) => Ok(()),
+            result => result.map_err(write_error),
+        }
+    }
+
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        if self.held.is_some() {
+            ready!(self.poll_flush(cx))?;
+        }
+        Pin::new(&mut self.ws).poll_ready(cx).map_err(write_error)
+    }
+
+    pub(super) fn start_message(&mut self, message: Bytes) -> Result<(), LinkError> {
+        match Pin::new(&mut self.ws).start_send(Message::Binary(message)) {
+            Err(WsError::WriteBufferFull(refused)) => {
+                self.held = Some(refused.into_data());
+                Ok(())
+            }
+            result => result.map_err(write_error),
+        }
+    }
+
+    pub(super) fn start_close(&mut self, code: CloseCode, reason: &str) {
+        let frame = CloseFrame { code: code.number().into(), reason: reason.into() };
+        let _ = Pin::new(&mut self.ws).start_send(Message::Close(Some(frame)));
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        loop {
+            ready!(Pin::new(&mut self.ws).poll_flush(cx)).map_err(write_error)?;
+            match self.held.take() {
+                Some(message) => self.start_message(message)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Payloads are slices of the read buffer, which is as big as the biggest message that it had to hold. One below a
+    /// quarter of that is copied, so that a message left unread pins at most about four times its size, and the
+    /// buffer is free to be used again.
+    fn unpinned(&self, payload: Bytes) -> Bytes {
+        if payload.len() < self.unpinned_below { Bytes::copy_from_slice(&payload) } else { payload }
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> LinkError {
+    match frame {
+        Some(frame) => LinkError::Closed {
+            code: Some(CloseCode::new(frame.code.into())),
+            reason: frame.reason.as_str().to_owned(),
+        },
+        None => LinkError::Closed { code: None, reason: String::new() },
+    }
+}
+
+fn read_error(error: WsError) -> LinkError {
+    match error {
+        WsError::Io(error) => LinkError::Io(error),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => LinkError::Eof,
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => LinkError::Eof,
+        WsError::Capacity(_) => LinkError::TooBig,
+        // A text that is not even UTF-8 is a text all the same.
+        WsError::Utf8(_) => LinkError::Text,
+        broken => LinkError::Malformed(broken.to_string()),
+    }
+}
+
+/// What fails a write is never the peer's violation: that it has closed is told by reading.
+fn write_error(error: WsError) -> LinkError {
+    match error {
+        WsError::Io(error) => LinkError::Io(error),
+        _ => LinkError::Eof,
+    }
+}
+
+/// Beyond a full buffer and one more message: that message's header, and answers to pings that could not leave yet.
+const PONG_ROOM: usize = 4 * 1024;
