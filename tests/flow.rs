@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use revdial::{
     frame::{Bounds, CloseCode, FRAME_HEAD, Frame, MAX_PAYLOAD, MESSAGE_HEAD, Metadata, ResetCode, StreamId},
     proto::{Event, Read, Role, Session, SessionConfig},
@@ -342,11 +343,11 @@ fn keepalive_passes_during_bulk_transfer() {
         for id in ids {
             assert_eq!(hand.write(id, &[7; QUEUE]), Ok(Some(QUEUE)));
         }
-        let first = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+        let first = hand::frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap());
         assert!(carried(&first) > 0);
         hand.say_without_ack(&[Frame::Ping([5; 8])]);
         hand.advance(Duration::from_secs(18)); // its own PING is due, too
-        let next = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+        let next = hand::frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap());
         assert!(matches!(next[..], [Frame::Pong([5, ..]), Frame::Ping(_)]), "{next:?}");
         assert!(carried(&hand.hear()) > 0);
     }
@@ -370,13 +371,13 @@ fn m76_streams_are_served_in_turn_and_a_small_request_overtakes_a_large_transfer
         };
         frames.iter().map(of).collect()
     };
-    let first = sizes(&hand::frames(hand.session.poll_transmit(hand.now).unwrap()));
+    let first = sizes(&hand::frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap()));
     assert_eq!(first[..3], [(one, 16 * KIB), (two, 16 * KIB), (one, 16 * KIB)]);
     fill(&mut hand);
     let small = hand.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
     hand.write(small, b"GET /").unwrap();
     hand.finish(small);
-    let next = hand::frames(hand.session.poll_transmit(hand.now).unwrap());
+    let next = hand::frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap());
     assert!(matches!(next[0], Frame::Open { stream, .. } if stream == small), "control frames go first");
     let at = next.iter().position(|frame| *frame == data(small, *b"GET /")).expect("in the same message");
     assert!(at <= 3 && matches!(next[at + 1], Frame::Fin { stream, .. } if stream == small));
@@ -414,9 +415,9 @@ fn a_stream_queues_its_cap_and_its_writer_is_woken_when_half_of_it_has_left() {
     hand.say(&[Frame::Credit { stream: id, offset: 1 << 20 }]).unwrap();
     assert_eq!(hand.write(id, &[7; 1 << 20]), Ok(Some(QUEUE)), "of the bound, one stream gets no more");
     assert_eq!(hand.write(id, b"x"), Ok(None));
-    hand.session.poll_transmit(hand.now).unwrap();
+    hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap();
     assert_eq!(hand.events(), []);
-    hand.session.poll_transmit(hand.now).unwrap();
+    hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap();
     assert_eq!(hand.events(), [Event::Writable(id)]);
     hand.hear();
     assert_eq!(hand.events(), [], "once");

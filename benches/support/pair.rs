@@ -123,7 +123,7 @@ impl Pair {
 fn turn(from: &mut Session, to: &mut Session, now: Instant, events: &mut Vec<Event>) -> (u64, u64) {
     let mut sent = (0, 0);
     for _ in 0..BATCH {
-        let Some(message) = from.poll_transmit(now) else { break };
+        let Some(message) = from.poll_transmit(now).map(Bytes::from) else { break };
         sent.0 += 1;
         sent.1 += u64::from(message.len() == MESSAGE_HEAD);
         deliver(to, now, black_box(message), events);

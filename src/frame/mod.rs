@@ -26,6 +26,7 @@ mod error;
 mod fields;
 #[expect(clippy::module_inception, reason = "the file that answers \"what is a frame\"")]
 mod frame;
+mod message;
 mod wire;
 
 pub use code::{CloseCode, ResetCode};
@@ -36,3 +37,5 @@ pub use frame::{
     Bounds, FRAME_HEAD, Frame, Hello, InstanceId, MAX_AGENT_VERSION, MAX_LABEL, MAX_LABELS, MAX_MESSAGE, MAX_METADATA,
     MAX_PAYLOAD, MAX_REASON, MAX_TRACEPARENT, MESSAGE_HEAD, MessageHead, Metadata, SessionId, StreamId, Welcome,
 };
+pub(crate) use message::Layout;
+pub use message::Message;

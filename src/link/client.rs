@@ -32,7 +32,6 @@ use super::{
 
 /// What the server answered to the upgrade request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each connection, and it is taken apart at once")]
 pub(crate) enum Handshake {
     /// 101, with the protocol that the server is going to speak.
     Switched {

@@ -136,6 +136,12 @@ pub(super) fn mask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
+/// The key for what begins so far behind the payload's start.
+pub(super) fn rotated(mut key: [u8; 4], at: usize) -> [u8; 4] {
+    key.rotate_left(at % 4);
+    key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    frame::{CloseCode, MAX_MESSAGE},
+    frame::{CloseCode, MAX_MESSAGE, Message},
     proto::FloodBudget,
 };
 
@@ -199,14 +199,15 @@ impl MessageLink {
 
     /// Buffers a message; only after [`poll_ready`](Self::poll_ready) gave `Ready(Ok)`. Nothing is written before
     /// [`poll_flush`](Self::poll_flush) unless the buffer is full.
-    pub(crate) fn start_send(&mut self, message: Bytes) -> Result<(), LinkError> {
+    pub(crate) fn start_send(&mut self, message: impl Into<Message>) -> Result<(), LinkError> {
+        let message = message.into();
         if message.len() > self.max_outgoing {
             // It would never fit.
             return Err(LinkError::Io(io::Error::new(io::ErrorKind::InvalidInput, "message over the link's limit")));
         }
         match &mut self.engine {
             Engine::Ours(framed) => framed.start_message(message),
-            Engine::Library(library) => library.start_message(message),
+            Engine::Library(library) => library.start_message(message.into_bytes()),
         }
     }
 
@@ -272,7 +273,7 @@ impl MessageLink {
     ///
     /// # Cancel safety
     /// A dropped future leaves the message unsent, or buffered whole for the next flush.
-    pub(crate) async fn send(&mut self, message: Bytes) -> Result<(), LinkError> {
+    pub(crate) async fn send(&mut self, message: impl Into<Message>) -> Result<(), LinkError> {
         poll_fn(|cx| self.poll_ready(cx)).await?;
         self.start_send(message)?;
         poll_fn(|cx| self.poll_flush(cx)).await

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    frame::{CloseCode, Frame, MessageHead},
+    frame::{CloseCode, Frame, Message, MessageHead},
     link::{LinkEnd, LinkError, MessageLink},
     metrics,
     proto::{SessionEnd, Violation},
@@ -30,7 +30,7 @@ pub(super) struct Outcome {
 
 /// What a peer is told at the end.
 pub(super) struct Words {
-    last: Option<Bytes>,
+    last: Option<Message>,
     code: CloseCode,
     reason: Arc<str>,
     /// For how long.
@@ -60,14 +60,14 @@ impl Outcome {
         Self { end: LinkEnd::Dead, close: Some(Words { last: None, code, reason, within: Duration::ZERO }) }
     }
 
-    fn violation(code: CloseCode, rule: Arc<str>, last: Option<Bytes>) -> Self {
+    fn violation(code: CloseCode, rule: Arc<str>, last: Option<Message>) -> Self {
         tracing::warn!(code = code.number(), rule = &*rule, "the peer broke a rule of the protocol");
         metrics::record_protocol_error(code);
         Self::close(LinkEnd::Violation(code), code, rule, last)
     }
 
     /// The session ended, perhaps with CLOSE as its `last` message; `local` is set if this side ended it.
-    pub(super) fn ended(end: &SessionEnd, local: Option<(CloseCode, Arc<str>)>, last: Option<Bytes>) -> Self {
+    pub(super) fn ended(end: &SessionEnd, local: Option<(CloseCode, Arc<str>)>, last: Option<Message>) -> Self {
         match (end, local) {
             (SessionEnd::Violation(violation), _) => Self::violation(violation.code(), violation.rule().into(), last),
             (SessionEnd::ClosedByPeer { code, .. }, _) => {
@@ -81,7 +81,7 @@ impl Outcome {
         }
     }
 
-    fn close(end: LinkEnd, code: CloseCode, reason: Arc<str>, last: Option<Bytes>) -> Self {
+    fn close(end: LinkEnd, code: CloseCode, reason: Arc<str>, last: Option<Message>) -> Self {
         Self { end, close: Some(Words { last, code, reason, within: CLOSE_WITHIN }) }
     }
 }
@@ -108,12 +108,12 @@ impl fmt::Debug for Farewell {
 }
 
 /// Sends `last`, closes the WebSocket with `code` and waits for the peer's end; one second at most for all of it.
-pub(super) async fn close(link: &mut MessageLink, last: Option<Bytes>, code: CloseCode, reason: &str) {
+pub(super) async fn close(link: &mut MessageLink, last: Option<Message>, code: CloseCode, reason: &str) {
     close_within(CLOSE_WITHIN, link, last, code, reason).await;
 }
 
 /// The same within a time; zero is for as much as can be said without waiting.
-async fn close_within(within: Duration, link: &mut MessageLink, last: Option<Bytes>, code: CloseCode, reason: &str) {
+async fn close_within(within: Duration, link: &mut MessageLink, last: Option<Message>, code: CloseCode, reason: &str) {
     let farewell = async {
         // Where the last message fails, the close frame does too, and there is nobody to tell.
         if let Some(last) = last

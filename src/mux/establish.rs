@@ -86,7 +86,7 @@ pub(crate) async fn offer(
 /// Turns away a link on which nothing was agreed: CLOSE, then the WebSocket's close, with the same code; one second at
 /// most.
 pub(crate) async fn refuse(link: &mut MessageLink, code: CloseCode, reason: &str) {
-    closing::close(link, Some(closing::close_message(code, reason)), code, reason).await;
+    closing::close(link, Some(closing::close_message(code, reason).into()), code, reason).await;
 }
 
 async fn first(link: &mut MessageLink, within: Duration) -> Result<Bytes, EstablishError> {

@@ -21,11 +21,11 @@ impl Session {
     ///
     /// # Errors
     /// The peer broke a rule: the session has ended, and the CLOSE that says so is the next message.
-    pub fn handle_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {
+    pub fn handle_message(&mut self, now: Instant, message: impl Into<Bytes>) -> Result<(), Violation> {
         if self.ended.is_some() || !self.up {
             return Ok(());
         }
-        self.on_message(now, message).map_err(|violation| self.fail(violation))
+        self.on_message(now, message.into()).map_err(|violation| self.fail(violation))
     }
 
     fn on_message(&mut self, now: Instant, message: Bytes) -> Result<(), Violation> {

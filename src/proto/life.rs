@@ -57,7 +57,7 @@ impl Session {
         self.pending = Pending::default();
         self.ack = AckState::default();
         self.events.forget_link();
-        self.replay.give_back();
+        self.replay.spares().give_back();
     }
 
     /// A byte, of whatever, came in on the link.

@@ -121,6 +121,7 @@ mod replay;
 mod schedule;
 mod send_half;
 mod session;
+mod spares;
 mod streams;
 mod timer;
 mod views;

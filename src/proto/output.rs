@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-
 use super::{
     error::SessionEnd,
     event::Event,
@@ -12,7 +10,7 @@ use super::{
     streams::Phase,
     timer::{Timer, later},
 };
-use crate::frame::{CloseCode, FRAME_HEAD, Frame, MESSAGE_HEAD, MessageHead, StreamId};
+use crate::frame::{CloseCode, FRAME_HEAD, Frame, Layout, MESSAGE_HEAD, Message, MessageHead, StreamId};
 
 /// Room for the longest control frame, an OPEN with the longest target and metadata; what every peer takes.
 const MIN_ROOM: usize = 1024;
@@ -24,12 +22,12 @@ const MIN_DATA: usize = 512;
 const PACE: Duration = Duration::from_millis(20);
 
 impl Session {
-    /// The next message for the link: contiguous, cheap to clone, to be sent in this order. To be asked after each
+    /// The next message for the link: cheap to clone, to be sent in this order. To be asked after each
     /// input until there is none.
     ///
     /// First session frames, then an ack that is due, if what is to be sent again would hold it up; then that, and new
     /// counted messages as the bound allows; last an ack alone.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Message> {
         if !self.up {
             return None;
         }
@@ -65,20 +63,20 @@ impl Session {
     }
 
     /// A message of number 0.
-    fn begin(&self, room: usize) -> BytesMut {
-        let mut message = BytesMut::with_capacity(MESSAGE_HEAD.saturating_add(room));
-        MessageHead { number: 0, received: self.received }.encode(&mut message);
+    fn begin(&self, room: usize) -> Layout {
+        let mut message = Layout::with_capacity(MESSAGE_HEAD.saturating_add(room));
+        MessageHead { number: 0, received: self.received }.encode(message.tail());
         message
     }
 
-    fn close_message(&mut self) -> Option<Bytes> {
+    fn close_message(&mut self) -> Option<Message> {
         let (code, reason) = self.pending.close.take()?;
         let mut message = self.begin(64);
-        Frame::Close { code, reason }.encode(&mut message);
-        Some(message.freeze())
+        Frame::Close { code, reason }.encode(message.tail());
+        Some(message.finish())
     }
 
-    fn session_message(&mut self, now: Instant) -> Option<Bytes> {
+    fn session_message(&mut self, now: Instant) -> Option<Message> {
         let (ping, pong) = (self.pending.ping.take(), self.pending.pong.take());
         if let Some(bytes) = ping {
             self.ping_sent = Some((bytes, now));
@@ -92,28 +90,27 @@ impl Session {
         let mut frames = [drain, pong.map(Frame::Pong), ping.map(Frame::Ping)].into_iter().flatten().peekable();
         frames.peek()?;
         let mut message = self.begin(64);
-        frames.for_each(|frame| frame.encode(&mut message));
-        Some(message.freeze())
+        frames.for_each(|frame| frame.encode(message.tail()));
+        Some(message.finish())
     }
 
-    fn ack_message(&self) -> Option<Bytes> {
-        self.ack.due.then(|| self.begin(0).freeze())
+    fn ack_message(&self) -> Option<Message> {
+        self.ack.due.then(|| self.begin(0).finish())
     }
 
-    fn replayed_message(&mut self) -> Option<Bytes> {
+    fn replayed_message(&mut self) -> Option<Message> {
         let message = self.replay.next()?;
         self.stats.replayed_bytes = self.stats.replayed_bytes.saturating_add(message.len() as u64);
         Some(message)
     }
 
     /// A new counted message: control frames, then data in turn. It is kept until the peer has it.
-    fn counted_message(&mut self, now: Instant) -> Option<Bytes> {
+    fn counted_message(&mut self, now: Instant) -> Option<Message> {
         let control = self.schedule.has_control().then(|| self.control_room()).filter(|room| *room >= MIN_ROOM);
         let data = self.schedule.has_data().then(|| self.data_room()).filter(|room| *room >= MIN_ROOM);
         let limit = control.into_iter().chain(data).max()?;
-        let expected = self.schedule.len().saturating_mul(48).saturating_add(self.queued).min(limit);
-        let mut message = self.replay.buffer(MESSAGE_HEAD.saturating_add(expected));
-        MessageHead { number: self.replay.next_number(), received: self.received }.encode(&mut message);
+        let mut message = Layout::with_capacity(MESSAGE_HEAD.saturating_add(self.expected()).min(limit));
+        MessageHead { number: self.replay.next_number(), received: self.received }.encode(message.tail());
         if let Some(limit) = control {
             self.lay_refusals(&mut message, limit);
             self.lay_control(now, &mut message, limit);
@@ -127,12 +124,19 @@ impl Session {
         if self.replay.is_empty() && !self.replay.is_off() {
             self.timers.set(Timer::NoAck, now, self.config.dead_after);
         }
-        let message = message.freeze();
+        let message = message.finish();
         self.replay.keep(message.clone());
         Some(message)
     }
 
-    fn lay_refusals(&mut self, message: &mut BytesMut, limit: usize) {
+    /// About how much is laid out for the next message: heads, and payloads where they are too short to be shared.
+    fn expected(&self) -> usize {
+        let heads = self.schedule.len().saturating_mul(48);
+        let each = self.queued.checked_div(self.schedule.len()).unwrap_or(0);
+        if Layout::shares(each) { heads } else { heads.saturating_add(self.queued) }
+    }
+
+    fn lay_refusals(&mut self, message: &mut Layout, limit: usize) {
         while let Some((stream, code)) = self.schedule.next_refusal() {
             if !lay(&Frame::Reset { stream, code, reason: String::new() }, message, limit) {
                 return;
@@ -141,7 +145,7 @@ impl Session {
         }
     }
 
-    fn lay_control(&mut self, now: Instant, message: &mut BytesMut, limit: usize) {
+    fn lay_control(&mut self, now: Instant, message: &mut Layout, limit: usize) {
         while let Some(id) = self.schedule.next_control() {
             if !self.lay_control_of(now, id, message, limit) {
                 return;
@@ -155,7 +159,7 @@ impl Session {
     }
 
     /// Lays all control frames of one stream, in the order that they make sense in. `false`: the message is full.
-    fn lay_control_of(&mut self, now: Instant, id: StreamId, message: &mut BytesMut, limit: usize) -> bool {
+    fn lay_control_of(&mut self, now: Instant, id: StreamId, message: &mut Layout, limit: usize) -> bool {
         let unanswered = self.is_unanswered(id);
         let Some(stream) = self.streams.get_mut(id) else { return true };
         if unanswered {
@@ -220,7 +224,7 @@ impl Session {
     }
 
     /// Lays queued bytes, one stream after the other, until the message is full.
-    fn lay_data(&mut self, message: &mut BytesMut, limit: usize) {
+    fn lay_data(&mut self, message: &mut Layout, limit: usize) {
         loop {
             let free = limit.saturating_sub(message.len()).saturating_sub(FRAME_HEAD);
             if free < MIN_DATA.min(self.queued) || free == 0 {
@@ -279,7 +283,7 @@ impl Session {
     }
 
     /// CLOSE, when the session is to be closed and the peer has all.
-    fn shutdown_message(&mut self) -> Option<Bytes> {
+    fn shutdown_message(&mut self) -> Option<Message> {
         let (code, reason) = self.closes_with().filter(|_| self.may_shut_down())?;
         let reason = reason.to_owned();
         // The end of a session that gave its place up is told by the code, as by its peer.
@@ -290,12 +294,12 @@ impl Session {
 }
 
 /// Appends a frame if the message stays within its limit.
-fn lay(frame: &Frame, message: &mut BytesMut, limit: usize) -> bool {
-    let before = message.len();
-    frame.encode(message);
+fn lay(frame: &Frame, message: &mut Layout, limit: usize) -> bool {
+    let before = message.tail().len();
+    frame.encode(message.tail());
     let fits = message.len() <= limit;
     if !fits {
-        message.truncate(before);
+        message.tail().truncate(before);
     }
     fits
 }

@@ -2,39 +2,33 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
-
-use super::error::Violation;
-use crate::frame::CloseCode;
+use super::{
+    error::Violation,
+    spares::{LARGE, Spares},
+};
+use crate::frame::{CloseCode, Message};
 
 /// What keeping one message costs beside its bytes: its entry here and the allocation's own.
 const KEEPING: usize = 128;
-
-/// From this length on the buffer of a message is used again: freed in bursts, as acks come, such buffers would be given
-/// back to the system and faulted in anew (measured: a third of the CPU time of eight busy streams).
-const LARGE: usize = 32 * 1024;
-
-/// How many buffers wait to be used again: 2 MiB of them, what eight busy streams have under way over a long way.
-const MAX_SPARES: usize = 32;
 
 /// The counted messages of one direction of a session that the peer may still miss.
 #[derive(Debug)]
 pub(crate) struct Replay {
     /// Unacked messages in order; the first has number `acked + 1`.
-    kept: VecDeque<Bytes>,
+    kept: VecDeque<Message>,
     acked: u64,
     /// How many of `kept` were given to the present link.
     sent: usize,
     bytes: usize,
-    /// Empty buffers of large messages that were acked.
-    spares: Vec<BytesMut>,
+    /// Buffers of large messages that were acked.
+    spares: Spares,
     /// Nothing is kept: the session ends with its link.
     off: bool,
 }
 
 impl Replay {
     pub(crate) fn new() -> Self {
-        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0, spares: Vec::new(), off: false }
+        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0, spares: Spares::default(), off: false }
     }
 
     /// From now on nothing is kept: what was sent counts as acked.
@@ -67,7 +61,7 @@ impl Replay {
     }
 
     /// Keeps a new message, which is now given to the link.
-    pub(crate) fn keep(&mut self, message: Bytes) {
+    pub(crate) fn keep(&mut self, message: Message) {
         debug_assert_eq!(self.sent, self.kept.len(), "a new message before the kept ones");
         if self.off {
             self.acked = self.acked.saturating_add(1);
@@ -90,37 +84,22 @@ impl Replay {
             self.acked = self.acked.saturating_add(1);
             self.sent = self.sent.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(Self::cost(message.len()));
-            self.spare(message);
+            if message.len() >= LARGE {
+                message.into_pieces().for_each(|piece| self.spares.put(piece));
+            }
         }
         Ok(news)
     }
 
-    /// An empty buffer for a message of about this length.
-    pub(crate) fn buffer(&mut self, len: usize) -> BytesMut {
-        let spare = if len >= LARGE { self.spares.pop() } else { None };
-        spare.filter(|spare| spare.capacity() >= len).unwrap_or_else(|| BytesMut::with_capacity(len))
+    /// Buffers for what is to be sent.
+    pub(crate) fn spares(&mut self) -> &mut Spares {
+        &mut self.spares
     }
 
     /// Gives spare buffers back, if nothing is under way.
     pub(crate) fn rest(&mut self) {
         if self.kept.is_empty() {
-            self.give_back();
-        }
-    }
-
-    /// Gives spare buffers back.
-    pub(crate) fn give_back(&mut self) {
-        self.spares = Vec::new();
-    }
-
-    /// Has the buffer of an acked message used again, unless the link still holds it.
-    fn spare(&mut self, message: Bytes) {
-        if message.len() >= LARGE
-            && self.spares.len() < MAX_SPARES
-            && let Ok(mut buffer) = message.try_into_mut()
-        {
-            buffer.clear();
-            self.spares.push(buffer);
+            self.spares.give_back();
         }
     }
 
@@ -141,7 +120,7 @@ impl Replay {
     }
 
     /// The next message to be sent again.
-    pub(crate) fn next(&mut self) -> Option<Bytes> {
+    pub(crate) fn next(&mut self) -> Option<Message> {
         let message = self.kept.get(self.sent)?.clone();
         self.sent = self.sent.saturating_add(1);
         Some(message)
@@ -150,7 +129,7 @@ impl Replay {
     /// Forgets all, at the end of the session.
     pub(crate) fn clear(&mut self) {
         self.kept = VecDeque::new();
-        self.spares = Vec::new();
+        self.spares.give_back();
         self.sent = 0;
         self.bytes = 0;
     }
@@ -158,12 +137,14 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn with(messages: usize) -> Replay {
         let mut replay = Replay::new();
         for n in 0..messages {
-            replay.keep(Bytes::from(vec![n as u8; 10]));
+            replay.keep(Bytes::from(vec![n as u8; 10]).into());
         }
         replay
     }
@@ -173,8 +154,8 @@ mod tests {
         let mut replay = with(3);
         assert!(!replay.is_due());
         assert_eq!(replay.rewind(1), Ok(true));
-        assert_eq!(replay.next().unwrap()[0], 1);
-        assert_eq!(replay.next().unwrap()[0], 2);
+        assert_eq!(replay.next().unwrap().into_bytes()[0], 1);
+        assert_eq!(replay.next().unwrap().into_bytes()[0], 2);
         assert_eq!(replay.next(), None);
         assert_eq!(replay.next_number(), 4);
         assert_eq!(replay.bytes(), 2 * Replay::cost(10));
@@ -191,41 +172,35 @@ mod tests {
     }
 
     #[test]
-    fn the_buffers_of_large_messages_are_used_again_and_given_back_at_rest() {
+    fn the_buffers_of_large_messages_are_used_again_unless_the_link_holds_them_and_given_back_at_rest() {
         let mut replay = Replay::new();
-        let keep = |replay: &mut Replay, len: usize| {
-            let mut buffer = replay.buffer(len);
+        let keep = |replay: &mut Replay| {
+            let mut buffer = replay.spares().take(LARGE);
             let at = buffer.as_ptr();
-            buffer.resize(len, 7);
-            replay.keep(buffer.freeze());
+            buffer.resize(LARGE, 7);
+            replay.keep(buffer.freeze().into());
             at
         };
-        let first = keep(&mut replay, LARGE);
+        let first = keep(&mut replay);
         let _in_the_link = replay.kept[0].clone();
-        let second = keep(&mut replay, LARGE);
-        keep(&mut replay, LARGE - 1);
+        let second = keep(&mut replay);
+        replay.forget(2).unwrap();
+        assert_eq!(keep(&mut replay), second);
+        assert_ne!(keep(&mut replay), first, "the link holds a clone");
         replay.forget(3).unwrap();
-        assert_eq!(replay.spares.len(), 1, "of the first the link holds a clone, and the third is small");
-        assert_ne!(keep(&mut replay, LARGE - 1), second, "small ones leave it alone");
         replay.rest();
-        assert_eq!(replay.spares.len(), 1, "something is under way");
-        assert_eq!(keep(&mut replay, LARGE), second);
-        assert_ne!(first, second);
-        for _ in 0..2 * MAX_SPARES {
-            keep(&mut replay, LARGE);
-        }
-        replay.forget(replay.next_number() - 1).unwrap();
-        assert_eq!(replay.spares.len(), MAX_SPARES);
-        assert!(replay.spares.iter().all(BytesMut::is_empty));
+        assert_eq!(keep(&mut replay), second, "something is under way");
+        replay.forget(5).unwrap();
         replay.rest();
-        assert_eq!(replay.spares.capacity(), 0);
+        let [one, other] = [(); 2].map(|()| replay.spares().take(LARGE));
+        assert!(replay.is_empty() && one.capacity() + other.capacity() == 2 * LARGE);
     }
 
     #[test]
     fn what_is_not_kept_counts_as_acked() {
         let mut replay = Replay::new();
         replay.turn_off();
-        replay.keep(Bytes::from_static(b"x"));
+        replay.keep(Bytes::from_static(b"x").into());
         assert_eq!((replay.next_number(), replay.bytes(), replay.is_empty(), replay.is_due()), (2, 0, true, false));
         assert_eq!(replay.forget(0), Ok(false));
         assert_eq!(replay.forget(1), Ok(false));
@@ -239,6 +214,6 @@ mod tests {
         replay.rewind(0).unwrap();
         replay.next();
         assert_eq!(replay.forget(3), Ok(true));
-        assert_eq!(replay.next().unwrap()[0], 3);
+        assert_eq!(replay.next().unwrap().into_bytes()[0], 3);
     }
 }

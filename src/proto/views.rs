@@ -20,7 +20,7 @@ impl SendView<'_> {
         let session = &mut *self.session;
         let room = if session.full { 0 } else { session.room() };
         let Some(stream) = session.streams.get_mut(self.id) else { return Err(StreamError::Finished) };
-        match stream.send.write(bytes, room, stream.recv.at_end())? {
+        match stream.send.write(bytes, room, stream.recv.at_end(), session.replay.spares())? {
             Written::Queued(0) => Ok(Some(0)),
             Written::Queued(n) => {
                 session.queued = session.queued.saturating_add(n);

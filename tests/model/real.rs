@@ -145,7 +145,7 @@ impl<'a> Real<'a> {
         let (now, epoch) = (self.now, self.bound(side));
         let session = &mut self.talker(side).session;
         session.handle_timeout(now);
-        let message = session.poll_transmit(now).expect("an ack is due");
+        let message = session.poll_transmit(now).map(Bytes::from).expect("an ack is due");
         self.push(side, epoch, Wire::Message(message));
     }
 

@@ -84,14 +84,14 @@ impl Talker {
     /// A link is bound. Its first message is a PING; the model has none, so that it is taken off here.
     pub(crate) fn link_up(&mut self, now: Instant, peer_has: u64) {
         self.session.link_up(now, peer_has).expect("a count that can be");
-        let ping = self.session.poll_transmit(now).expect("a new link is measured");
+        let ping = self.session.poll_transmit(now).map(Bytes::from).expect("a new link is measured");
         let frames: Vec<_> = decode(ping).expect("a message of ours").1.collect();
         assert!(matches!(frames[..], [Ok(Frame::Ping(_))]), "{frames:?}");
     }
 
     /// What is to be sent again, or else the next word.
     pub(crate) fn say(&mut self, now: Instant) -> Bytes {
-        if let Some(again) = self.session.poll_transmit(now) {
+        if let Some(again) = self.session.poll_transmit(now).map(Bytes::from) {
             return again;
         }
         self.said += 1;
@@ -112,7 +112,7 @@ impl Talker {
             }
             (_, _, None) => panic!("the agent speaks before the server"),
         }
-        let message = self.session.poll_transmit(now).expect("there is something new");
+        let message = self.session.poll_transmit(now).map(Bytes::from).expect("there is something new");
         self.costs.push(message.len() + 128);
         self.read(); // what came before ACCEPT waited for it
         message

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use revdial::{
     frame::{Bounds, CloseCode, Frame, Metadata, ResetCode, decode},
     proto::{DeadCause, Event, OpenError, Opened, Read, Role, Session, SessionConfig, SessionEnd, StreamError},
@@ -11,7 +12,7 @@ use crate::hand::{Hand, ROLES, carried, data, frames, message, open_frame};
 
 const KIB: usize = 1024;
 
-fn numbers(messages: &[bytes::Bytes]) -> Vec<u64> {
+fn numbers(messages: &[Bytes]) -> Vec<u64> {
     messages.iter().map(|message| decode(message.clone()).unwrap().0.number).filter(|number| *number > 0).collect()
 }
 
@@ -223,14 +224,14 @@ fn m49_an_ack_is_not_held_up_or_swallowed_by_a_replay_whose_heads_are_old() {
     }
     hand.session.link_down(hand.now);
     hand.session.link_up(hand.now, hand.heard - 3).unwrap();
-    assert!(matches!(frames(hand.session.poll_transmit(hand.now).unwrap())[..], [Frame::Ping(_)]));
+    assert!(matches!(frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap())[..], [Frame::Ping(_)]));
     hand.heard -= 3;
     hand.say(&[data(id, *b"y")]).unwrap();
-    let old = hand.session.poll_transmit(hand.now).unwrap();
+    let old = hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap();
     assert!(decode(old).unwrap().0.received < hand.said);
     hand.advance(Duration::from_millis(40));
     hand.write(id, b"new").unwrap();
-    let ack = hand.session.poll_transmit(hand.now).unwrap();
+    let ack = hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap();
     assert_eq!(ack, message(0, hand.said, &[]));
     assert_eq!(hand.hear_messages().len(), 3, "the rest of the replay, and what is new");
 }
@@ -385,7 +386,7 @@ fn b65_what_is_given_up_in_a_pause_is_freed_at_once() {
         assert_eq!((hand.session.stats().streams, hand.session.stats().buffered_bytes), (0, 0));
     }
     hand.session.link_up(hand.now, 0).unwrap();
-    assert!(matches!(frames(hand.session.poll_transmit(hand.now).unwrap())[..], [Frame::Ping(_)]));
+    assert!(matches!(frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap())[..], [Frame::Ping(_)]));
     assert!(!hand.session.wants_transmit());
     assert_eq!(hand.hear(), []);
 }
@@ -399,7 +400,7 @@ fn m48_with_nothing_kept_one_message_may_always_be_made() {
     let id = session.open(&"".parse().unwrap(), Metadata::default()).unwrap();
     let written = session.send(id).unwrap().write(&[7; 1024]).unwrap().unwrap();
     assert!(written > 512);
-    let sent = std::iter::from_fn(|| session.poll_transmit(now)).flat_map(frames).collect::<Vec<_>>();
+    let sent = std::iter::from_fn(|| session.poll_transmit(now).map(Bytes::from)).flat_map(frames).collect::<Vec<_>>();
     assert_eq!(carried(&sent, id), written);
     assert_eq!(session.send(id).unwrap().write(&[7]), Ok(None));
     session.handle_message(now, message(0, 1, &[])).unwrap();
@@ -422,7 +423,7 @@ fn m48_the_reserve_is_not_for_data_and_what_waits_for_it_is_not_overtaken() {
             hand.session.reset(id, ResetCode::INTERNAL, &"r".repeat(256));
         }
         hand.session.link_up(hand.now, hand.heard).unwrap();
-        let [ping, resets] = [(), ()].map(|()| frames(hand.session.poll_transmit(hand.now).unwrap()));
+        let [ping, resets] = [(), ()].map(|()| frames(hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap()));
         assert!(ping.len() == 1 && resets.len() == 40 + 4 && bulk_in(&resets) > 0, "each of the two has two turns");
         if opens {
             let id = hand.session.open(&"".parse().unwrap(), Metadata::default()).unwrap();

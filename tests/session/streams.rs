@@ -1,5 +1,6 @@
 //! Streams: who may say what, when; and how they end.
 
+use bytes::Bytes;
 use revdial::{
     frame::{Bounds, CloseCode, Frame, Metadata, ResetCode, StreamId},
     proto::{Event, OpenError, Opened, Read, Role, SessionConfig, SessionEnd, StreamError},
@@ -329,7 +330,7 @@ fn m28_m72_b34_data_of_no_byte_data_after_fin_and_a_final_size_that_does_not_mat
         let mut hand = Hand::new(role);
         let stream = hand.open();
         let empty = empty_data(hand.said + 1, hand.heard, stream);
-        let result = hand.session.handle_message(hand.now, empty.into());
+        let result = hand.session.handle_message(hand.now, empty);
         hand.ended_by(result, CloseCode::FORBIDDEN);
     }
 }
@@ -583,7 +584,7 @@ fn m62_the_order_of_what_is_due_makes_sense_to_the_peer() {
     hand.session.accept(stream).unwrap();
     hand.write(stream, b"abc").unwrap();
     hand.session.detach(stream);
-    let message = hand.session.poll_transmit(hand.now).unwrap();
+    let message = hand.session.poll_transmit(hand.now).map(Bytes::from).unwrap();
     let [Frame::Accept { .. }, Frame::Stop { .. }, Frame::Data { .. }, Frame::Fin { .. }] = frames(message)[..] else {
         panic!("another order")
     };

@@ -60,7 +60,7 @@ impl Hand {
     /// All that the session sends now, message by message.
     pub(crate) fn hear_messages(&mut self) -> Vec<Bytes> {
         let mut messages = Vec::new();
-        while let Some(message) = self.session.poll_transmit(self.now) {
+        while let Some(message) = self.session.poll_transmit(self.now).map(Bytes::from) {
             let (head, _) = decode(message.clone()).unwrap();
             self.heard = self.heard.max(head.number);
             messages.push(message);
@@ -133,7 +133,7 @@ impl Hand {
     /// The next message is CLOSE, and nothing comes behind it, whatever is done.
     #[track_caller]
     pub(crate) fn closes_with(&mut self, code: CloseCode, reason: &str) {
-        let message = self.session.poll_transmit(self.now).expect("a CLOSE");
+        let message = self.session.poll_transmit(self.now).map(Bytes::from).expect("a CLOSE");
         assert_eq!(decode(message.clone()).unwrap().0.number, 0);
         assert_eq!(frames(message), [Frame::Close { code, reason: reason.to_owned() }]);
         self.session.drain(CloseCode::DRAINED, Duration::ZERO, Duration::ZERO, "");

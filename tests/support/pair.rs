@@ -184,7 +184,7 @@ impl Pair {
     /// Puts all that a side has to say onto the wire.
     pub(crate) fn transmit(&mut self, from: Side) {
         let now = self.now;
-        while let Some(message) = self.side(from).poll_transmit(now) {
+        while let Some(message) = self.side(from).poll_transmit(now).map(Bytes::from) {
             self.wires.get_mut(&from.other()).expect("two wires").push_back(message);
         }
         assert!(!self.side(from).wants_transmit(), "wants to send and has nothing");

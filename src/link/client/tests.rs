@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
@@ -84,7 +85,7 @@ async fn the_chosen_subprotocol_makes_a_native_link_and_early_bytes_are_kept() {
         panic!("{outcome:?}")
     };
     assert_eq!(link.recv().await.unwrap(), "early late");
-    link.send("x".into()).await.unwrap();
+    link.send(Bytes::from_static(b"x")).await.unwrap();
     let mut frame = [0; 7];
     raw.read_exact(&mut frame).await.unwrap();
     assert_eq!((frame[0], frame[1], frame[6] ^ frame[2]), (0x82, 0x81, b'x'), "masked");

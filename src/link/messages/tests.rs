@@ -341,6 +341,10 @@ async fn early_bytes_come_first_and_count_as_activity() {
 #[tokio::test]
 async fn a_small_message_does_not_pin_the_read_buffer() {
     let (mut a, mut b) = links(64 * KIB).await;
+    for _ in 0..4 {
+        a.send(Bytes::from(vec![0; 30 * KIB])).await.unwrap();
+        b.recv().await.unwrap();
+    }
     a.send(Bytes::from_static(b"small")).await.unwrap();
     a.send(Bytes::from_static(b"next")).await.unwrap();
     assert!(b.recv().await.unwrap().is_unique());

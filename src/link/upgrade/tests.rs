@@ -1,5 +1,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioExecutor;
 use tokio::{
@@ -250,7 +251,7 @@ async fn pipelined(mut raw: impl AsyncRead + AsyncWrite + Unpin, mut completed: 
     let mut link = completed.recv().await.unwrap().unwrap();
     let received = tokio::time::timeout(Duration::from_secs(5), link.recv()).await;
     assert_eq!(received.unwrap().unwrap(), "GET / HTT");
-    link.send("answer".into()).await.unwrap();
+    link.send(Bytes::from_static(b"answer")).await.unwrap();
     let mut answer = [0; 8];
     raw.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"\x82\x06answer");
@@ -359,8 +360,8 @@ async fn a_websocket_is_opened_over_http2() {
     let upgraded = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     let mut agent = MessageLink::new(upgraded, Side::Client, LIMITS.max_message).await;
     let mut link = completed.recv().await.unwrap().unwrap();
-    agent.send("there".into()).await.unwrap();
+    agent.send(Bytes::from_static(b"there")).await.unwrap();
     assert_eq!(link.recv().await.unwrap(), "there");
-    link.send("and back".into()).await.unwrap();
+    link.send(Bytes::from_static(b"and back")).await.unwrap();
     assert_eq!(agent.recv().await.unwrap(), "and back");
 }

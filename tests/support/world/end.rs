@@ -178,7 +178,7 @@ impl End {
 
     /// What is to be sent: each counted message the first time, or again as it was.
     pub(crate) fn say(&mut self, now: Instant, record: &Record) -> Option<Bytes> {
-        let Some(message) = self.call(|session| session.poll_transmit(now)) else {
+        let Some(message) = self.call(|session| session.poll_transmit(now).map(Bytes::from)) else {
             if self.session.is_up() && self.session.ended().is_none() {
                 self.watch.all_said();
             }
@@ -208,7 +208,7 @@ impl End {
     /// What an ended session has to say.
     pub(crate) fn last_word(&mut self, now: Instant) -> Option<Bytes> {
         let last = self.last_word.take();
-        last.or_else(|| self.call(|session| session.poll_transmit(now)))
+        last.or_else(|| self.call(|session| session.poll_transmit(now).map(Bytes::from)))
     }
 
     /// Whoever an event names is woken.

@@ -1,0 +1,128 @@
+//! What was read and not parsed, in buffers that follow their use: none while the link is idle, large ones in bulk.
+
+use std::{
+    collections::VecDeque,
+    io,
+    mem::{self, MaybeUninit},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::{header::mask, wire::Wire};
+
+/// What a read of an idle link asks for, on the stack: such a link holds nothing.
+const SMALL_READ: usize = 4 * 1024;
+
+/// The most that one read asks for: one of the biggest messages, and below what the allocator maps anew each time.
+const LARGE_READ: usize = 64 * 1024;
+
+/// How much more than what a message lacks is read: the heads of the next. More of that would only be copied to where
+/// the rest of it comes.
+const BEYOND: usize = 4 * 1024;
+
+/// How many buffers whose messages are still read wait to be used again. Freed and allocated in turn, they would be
+/// given back to the system and faulted in anew (measured: half the CPU time of bulk).
+const MAX_SPARES: usize = 8;
+
+/// After so many small reads in a row the buffer shrinks.
+const SMALL_READS: u32 = 8;
+
+/// Bytes that came, and room for more.
+pub(super) struct Inbound {
+    unread: BytesMut,
+    /// Empty rests of large buffers, of which messages were cut off.
+    spares: VecDeque<BytesMut>,
+    /// How much the next read asks for.
+    read: usize,
+    small_reads: u32,
+    /// What the frame that is under way still lacks.
+    lacks: usize,
+}
+
+impl Inbound {
+    pub(super) fn new() -> Self {
+        Self { unread: BytesMut::new(), spares: VecDeque::new(), read: SMALL_READ, small_reads: 0, lacks: 0 }
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// The frame that is under way lacks so much.
+    pub(super) fn lacks(&mut self, lacks: usize) {
+        self.lacks = lacks;
+    }
+
+    /// The next bytes are done with.
+    pub(super) fn skip(&mut self, n: usize) {
+        self.unread.advance(n);
+    }
+
+    /// Reads more. What is asked for grows while reads bring as much, and shrinks when they have been small for long.
+    /// Gives how much came, 0 at the end.
+    pub(super) fn poll_fill(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let asked = if self.lacks > 0 { self.lacks + BEYOND } else { self.read }.min(LARGE_READ + BEYOND);
+        let n = if asked <= SMALL_READ {
+            let mut scratch = [MaybeUninit::uninit(); SMALL_READ];
+            let mut read = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(wire).poll_read(cx, &mut read))?;
+            self.unread.extend_from_slice(read.filled());
+            read.filled().len()
+        } else {
+            self.make_room(asked);
+            ready!(poll_read_buf(Pin::new(wire), cx, &mut self.unread))?
+        };
+        self.lacks = self.lacks.saturating_sub(n);
+        if n >= self.read {
+            self.read = (self.read * 4).min(LARGE_READ);
+        }
+        self.small_reads = if n < self.read / 4 { self.small_reads + 1 } else { 0 };
+        if self.small_reads == SMALL_READS {
+            self.small_reads = 0;
+            self.read = SMALL_READ;
+            self.spares = VecDeque::new();
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Has room for so much more behind what is unread: where it is, in a buffer that is free again, or in a new one.
+    fn make_room(&mut self, more: usize) {
+        if self.unread.capacity() - self.unread.len() >= more || self.unread.try_reclaim(more) {
+            return;
+        }
+        let wanted = self.unread.len() + more;
+        let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(wanted));
+        let spare = free.and_then(|at| self.spares.remove(at));
+        // One that is longer than most is not copied for each read.
+        let new = wanted.max(2 * self.unread.len()).max(LARGE_READ + 2 * BEYOND);
+        let mut room = spare.unwrap_or_else(|| BytesMut::with_capacity(new));
+        room.extend_from_slice(&self.unread);
+        let mut old = mem::replace(&mut self.unread, room);
+        if self.read > SMALL_READ && self.spares.len() < MAX_SPARES {
+            old.clear();
+            self.spares.push_back(old);
+        }
+    }
+
+    /// The next bytes, unmasked. Few of them are copied, so that a message that stays unread pins no more than about
+    /// four times its size, and the buffer is free to be used again.
+    pub(super) fn take(&mut self, len: usize, key: Option<[u8; 4]>) -> BytesMut {
+        let mut payload = if len == self.unread.len() && self.read == SMALL_READ {
+            mem::take(&mut self.unread)
+        } else if len < self.unread.capacity() / 4 {
+            let copy = BytesMut::from(&self.unread[..len]);
+            self.unread.advance(len);
+            copy
+        } else {
+            self.unread.split_to(len)
+        };
+        if let Some(key) = key {
+            mask(&mut payload, key);
+        }
+        payload
+    }
+}
