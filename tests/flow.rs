@@ -145,8 +145,8 @@ fn m71_credit_is_granted_anew_when_half_of_it_was_read() {
     for role in ROLES {
         let mut hand = Hand::new(role);
         let id = hand.open();
-        let half = 128 * KIB;
-        for _ in 0..4 {
+        let half = 256 * KIB;
+        for _ in 0..8 {
             hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
         }
         hand.hear();
@@ -157,7 +157,7 @@ fn m71_credit_is_granted_anew_when_half_of_it_was_read() {
         }
         assert_eq!(hand.hear(), []);
         assert_eq!(hand.session.recv(id).unwrap().read(1), Ok(Read::Bytes("\x07".into())));
-        assert_eq!(hand.hear(), [Frame::Credit { stream: id, offset: (256 * KIB + half) as u64 }]);
+        assert_eq!(hand.hear(), [Frame::Credit { stream: id, offset: (512 * KIB + half) as u64 }]);
     }
 }
 
@@ -171,10 +171,10 @@ struct Busy {
 
 impl Busy {
     fn new(hand: &mut Hand) -> Self {
-        Self { id: hand.open(), granted: 256 * KIB, sent: 0, read: 0 }
+        Self { id: hand.open(), granted: 512 * KIB, sent: 0, read: 0 }
     }
 
-    /// Reads a quarter of a first window. Gives how far ahead of that the peer is granted, if it is granted anew.
+    /// Reads an eighth of a first window. Gives how far ahead of that the peer is granted, if it is granted anew.
     fn turn(&mut self, hand: &mut Hand) -> Option<usize> {
         while self.sent < self.granted {
             let n = MAX_PAYLOAD.min(self.granted - self.sent);
@@ -199,12 +199,13 @@ impl Busy {
 }
 
 #[test]
-fn of_four_busy_streams_each_is_granted_half_a_first_window_over_a_short_way_and_a_whole_one_over_a_longer_one() {
+fn of_four_busy_streams_each_is_granted_a_quarter_of_a_first_window_over_a_short_way_and_a_whole_one_over_a_longer_one()
+{
     let short = Duration::from_millis(2);
     let ways = [
         (Some(short), 128 * KIB, 20),
-        (Some(short + Duration::from_nanos(1)), 256 * KIB, 10),
-        (None, 256 * KIB, 10), // a PING that was not answered yet shows no short way
+        (Some(short + Duration::from_nanos(1)), 512 * KIB, 5),
+        (None, 512 * KIB, 5), // a PING that was not answered yet shows no short way
     ];
     for (role, (rtt, window, renewals)) in ROLES.into_iter().flat_map(|role| ways.map(|way| (role, way))) {
         let mut hand = Hand::new(role);
@@ -232,10 +233,10 @@ fn of_four_busy_streams_each_is_granted_half_a_first_window_over_a_short_way_and
 fn m71_nothing_is_granted_to_a_peer_that_has_finished() {
     let mut hand = Hand::new(Role::Server);
     let id = hand.open();
-    for _ in 0..4 {
+    for _ in 0..8 {
         hand.say(&[data(id, [7; MAX_PAYLOAD])]).unwrap();
     }
-    hand.say(&[Frame::Fin { stream: id, final_size: 256 * KIB as u64 }]).unwrap();
+    hand.say(&[Frame::Fin { stream: id, final_size: 512 * KIB as u64 }]).unwrap();
     hand.hear();
     while hand.read(id) != Ok(Read::End) {}
     assert_eq!(hand.hear(), []);
@@ -387,7 +388,7 @@ fn m76_streams_are_served_in_turn_and_a_small_request_overtakes_a_large_transfer
 fn m76_credit_goes_before_data() {
     let mut hand = Hand::new(Role::Agent);
     let (one, two) = (hand.open(), hand.open());
-    for _ in 0..3 {
+    for _ in 0..5 {
         hand.say(&[data(two, [7; MAX_PAYLOAD])]).unwrap();
     }
     hand.hear();

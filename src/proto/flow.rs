@@ -1,8 +1,8 @@
 //! All credit arithmetic: what may be sent, what was granted, what is lent of the tunnel's budget.
 //!
 //! Bytes that wait in windows leave the cache before they are read, and so do the messages that the sender keeps for
-//! them. Over a short way, which small windows fill as well, busy streams therefore share two first windows (measured
-//! with eight of them on one core: 1.5 times the throughput of a whole window each). Over a long way a window holds what
+//! them. Over a short way, which small windows fill as well, busy streams therefore share one first window (measured
+//! with eight of them on one core: 1.5 times the throughput of half of one each). Over a long way a window holds what
 //! its reader takes in two round trips, or the way would stand idle.
 
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ fn scale(n: u64, a: Duration, b: Duration) -> u64 {
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// Up to this round trip two first windows fill 2 Gbit/s.
+/// Up to this round trip a first window fills 2 Gbit/s.
 const NEAR: Duration = Duration::from_millis(2);
 
 /// Lends a tunnel's budget for unread data, beyond what every stream is guaranteed.
@@ -176,13 +176,12 @@ impl Lender {
         self.drained = self.drained.saturating_add(n as u64);
     }
 
-    /// The window of a stream that was read `own` of `all` bytes: so much of two first windows, but no more than one,
-    /// nor less than a quarter, one full message by default.
+    /// The window of a stream that was read `own` of `all` bytes: so much of a first window, but no less than an eighth
+    /// of it, one full message by default.
     fn share(&self, own: u64, all: u64) -> u64 {
-        let shared = u128::from(self.first).saturating_mul(2);
-        let share = shared.saturating_mul(own.into()).checked_div(all.into());
+        let share = u128::from(self.first).saturating_mul(own.into()).checked_div(all.into());
         let share = share.and_then(|share| u64::try_from(share).ok()).unwrap_or(u64::MAX);
-        share.clamp(self.first / 4, self.first)
+        share.clamp(self.first / 8, self.first)
     }
 
     /// Lends what is wanted, at most an eighth of what is free, so that later streams find some too.
@@ -235,7 +234,7 @@ mod tests {
     const KIB: u64 = 1024;
 
     fn lender() -> Lender {
-        Lender::new(32 << 20, 256 * KIB, 8 << 20)
+        Lender::new(32 << 20, 512 * KIB, 8 << 20)
     }
 
     /// A window that was just begun.
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_streams_share_two_first_windows_and_one_alone_keeps_its_own() {
+    fn busy_streams_share_a_first_window_and_one_alone_has_it_for_itself() {
         let mut lender = lender();
         let mut windows: Vec<RecvWindow> = (0..4).map(|_| window(&mut lender)).collect();
         for _ in 0..3 {
@@ -289,7 +288,7 @@ mod tests {
         }
         assert!(windows.iter().all(|window| window.size == 128 * KIB), "{windows:?}");
         assert_eq!(read(&mut windows[0], &mut lender, 64 * KIB, NEAR), 128 * KIB, "others read as much meanwhile");
-        assert_eq!(read(&mut windows[0], &mut lender, 64 * KIB, NEAR), 256 * KIB);
+        assert_eq!(read(&mut windows[0], &mut lender, 64 * KIB, NEAR), 512 * KIB);
     }
 
     #[test]
@@ -297,9 +296,9 @@ mod tests {
         let mut lender = lender();
         let mut window = window(&mut lender);
         lender.drained(1 << 30);
-        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR + Duration::from_nanos(1)), 256 * KIB);
+        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR + Duration::from_nanos(1)), 512 * KIB);
         lender.drained(1 << 30);
-        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR), 64 * KIB, "a quarter at the least");
+        assert_eq!(read(&mut window, &mut lender, 128 * KIB, NEAR), 64 * KIB, "an eighth at the least");
     }
 
     #[test]
@@ -313,11 +312,11 @@ mod tests {
             now += (rtt / 2).max(Duration::from_nanos(half * 10));
             sizes.push(read_at(&mut window, &mut lender, half, rtt, now));
         }
-        assert_eq!(sizes[..5], [256, 512, 1024, 2048, 4000].map(|kib| kib * KIB).map(|size| size.min(sizes[4])));
+        assert_eq!(sizes[..5], [512, 1024, 2048, 4000, 4000].map(|kib| kib * KIB).map(|size| size.min(sizes[4])));
         assert!((3_900_000..4_100_000).contains(sizes.last().unwrap()), "{sizes:?}");
         // A lull, and it is its first size again.
         let half = window.size / 2;
-        assert_eq!(read_at(&mut window, &mut lender, half, rtt, now + Duration::from_secs(60)), 256 * KIB);
+        assert_eq!(read_at(&mut window, &mut lender, half, rtt, now + Duration::from_secs(60)), 512 * KIB);
     }
 
     #[test]
@@ -343,9 +342,9 @@ mod tests {
         let mut window = window(&mut lender);
         lender.drained(1 << 40);
         assert_eq!(read(&mut window, &mut lender, 8 * KIB, NEAR), 64 * KIB, "others read far more");
-        assert_eq!(free - lender.free(), 256 * KIB - 16 * KIB - 8 * KIB);
+        assert_eq!(free - lender.free(), 512 * KIB - 16 * KIB - 8 * KIB);
         lender.drained(1 << 40);
-        read(&mut window, &mut lender, 240 * KIB, NEAR);
+        read(&mut window, &mut lender, 496 * KIB, NEAR);
         assert_eq!(free - lender.free(), 64 * KIB - 16 * KIB);
         window.end(&mut lender);
         assert_eq!(lender.free(), free);
@@ -353,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_reads_all_alone_gets_its_whole_window_as_far_as_it_can_be_lent() {
-        let mut lender = Lender::new(100 * KIB as usize, 256 * KIB, 8 << 20);
+        let mut lender = Lender::new(100 * KIB as usize, 512 * KIB, 8 << 20);
         let mut window = window(&mut lender);
         let mut sizes = Vec::new();
         for _ in 0..4 {

@@ -178,11 +178,11 @@ fn m49_an_ack_leaves_alone_after_40_ms() {
 }
 
 #[test]
-fn m49_an_ack_leaves_alone_after_256_kib() {
+fn m49_an_ack_leaves_alone_after_512_kib() {
     let mut hand = Hand::new(Role::Server);
     let ids = [hand.open(), hand.open(), hand.open(), hand.open()];
     let mut acks = 0;
-    for _ in 0..240 {
+    for _ in 0..480 {
         for id in ids {
             hand.say(&[data(id, [7; 1000])]).unwrap(); // 1 KiB with its heads, and nobody reads
             let heard = hand.hear_messages();
@@ -190,7 +190,7 @@ fn m49_an_ack_leaves_alone_after_256_kib() {
             acks += heard.len();
         }
     }
-    assert_eq!(acks, 4 * 240 / 256);
+    assert_eq!(acks, 4 * 480 / 512);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl World {
     pub(crate) async fn room(&self, agent: &mut Running) -> usize {
         let mut streams = Vec::new();
         // Each takes 64 KiB at most, its queue, and late ones little more than 16 KiB, since not much credit is left.
-        for _ in 0..300 {
+        for _ in 0..400 {
             streams.push(self.pair(agent).await);
         }
         sleep(Duration::from_secs(1)).await;
