@@ -1,16 +1,22 @@
 //! Every metric's name and label in one list, and small functions that record.
 //!
-//! No label is a key, an id or a token, and each has few values. The macros are called anew each time, since a
-//! recorder may be installed late or for one thread only: what happens for each byte or frame is counted by the
+//! No label is a key, an id or a token, and each has few values. The macros are called anew each time, or once a
+//! second, since a recorder may be installed late or for one thread only: what happens for each byte or frame is counted by the
 //! caller and recorded in batches.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
-use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 #[cfg(feature = "server")]
 use crate::error::ErrorKind;
 use crate::frame::CloseCode;
+
+/// For how long a link uses a counter that it has looked up.
+const LOOKED_UP_FOR: Duration = Duration::from_secs(1);
 
 /// Which way bytes of streams went, seen from this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +172,42 @@ pub(crate) fn record_stream_closed() {
 
 /// Payload of streams went over a link.
 pub(crate) fn record_stream_bytes(direction: Direction, n: u64) {
+    stream_bytes(direction).increment(n);
+}
+
+/// Payload of the streams of one link, counted at each of its turns.
+///
+/// The counters are looked up anew once a second only, for a recorder that is installed late.
+#[derive(Default)]
+pub(crate) struct StreamBytes(Option<(Instant, [Counter; 2])>);
+
+impl StreamBytes {
+    pub(crate) fn record(&mut self, now: Instant, sent: u64, received: u64) {
+        if sent == 0 && received == 0 {
+            return;
+        }
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < LOOKED_UP_FOR;
+        let [sends, receives] = match &mut self.0 {
+            Some((at, counters)) if is_fresh(*at) => counters,
+            stale => &mut stale.insert((now, [Direction::Sent, Direction::Received].map(stream_bytes))).1,
+        };
+        sends.increment(sent);
+        receives.increment(received);
+    }
+}
+
+impl fmt::Debug for StreamBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StreamBytes")
+    }
+}
+
+fn stream_bytes(direction: Direction) -> Counter {
     let direction = match direction {
         Direction::Sent => "sent",
         Direction::Received => "received",
     };
-    counter!(STREAM_BYTES, "direction" => direction).increment(n);
+    counter!(STREAM_BYTES, "direction" => direction)
 }
 
 /// A ping was answered.

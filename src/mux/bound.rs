@@ -8,7 +8,7 @@ use super::{
     shared::{Shared, Superseded},
     state::State,
 };
-use crate::key::Epoch;
+use crate::{key::Epoch, metrics::StreamBytes};
 
 /// The right to act on the session as long as the link is bound; given back when dropped.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Drop for Bound {
             state.unreported()
         });
         if let Ok(news) = last {
-            news.record();
+            news.record(now(), &mut StreamBytes::default());
         }
     }
 }

@@ -25,7 +25,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Outcome {
     pub(super) end: LinkEnd,
     /// What the peer is told. `None`: there is nobody to tell.
-    pub(super) close: Option<Words>,
+    pub(super) close: Option<Box<Words>>,
 }
 
 /// What a peer is told at the end.
@@ -57,7 +57,7 @@ impl Outcome {
     pub(super) fn dead() -> Self {
         metrics::record_dead_peer();
         let (code, reason) = (CloseCode::DEAD_PEER, "nothing was heard in time".into());
-        Self { end: LinkEnd::Dead, close: Some(Words { last: None, code, reason, within: Duration::ZERO }) }
+        Self { end: LinkEnd::Dead, close: Some(Box::new(Words { last: None, code, reason, within: Duration::ZERO })) }
     }
 
     fn violation(code: CloseCode, rule: Arc<str>, last: Option<Message>) -> Self {
@@ -82,7 +82,7 @@ impl Outcome {
     }
 
     fn close(end: LinkEnd, code: CloseCode, reason: Arc<str>, last: Option<Message>) -> Self {
-        Self { end, close: Some(Words { last, code, reason, within: CLOSE_WITHIN }) }
+        Self { end, close: Some(Box::new(Words { last, code, reason, within: CLOSE_WITHIN })) }
     }
 }
 
@@ -91,8 +91,8 @@ pub(super) struct Farewell(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Farewell {
     /// Says `words` on `link`, then drops it.
-    pub(super) fn new(mut link: MessageLink, words: Words) -> Self {
-        let Words { last, code, reason, within } = words;
+    pub(super) fn new(mut link: MessageLink, words: Box<Words>) -> Self {
+        let Words { last, code, reason, within } = *words;
         Self(Box::pin(async move { close_within(within, &mut link, last, code, &reason).await }))
     }
 

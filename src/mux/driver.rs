@@ -24,7 +24,7 @@ use super::{
 use crate::{
     frame::{CloseCode, MAX_MESSAGE},
     link::{LinkEnd, LinkError, MessageLink},
-    metrics,
+    metrics::{self, StreamBytes},
     proto::SessionEnd,
 };
 
@@ -71,6 +71,7 @@ struct Driving {
     received: Vec<Bytes>,
     /// Those whom the last messages woke have had their turn.
     yielded: bool,
+    bytes: StreamBytes,
 }
 
 impl Driver {
@@ -84,6 +85,7 @@ impl Driver {
             now: now(),
             received: Vec::new(),
             yielded: false,
+            bytes: StreamBytes::default(),
         };
         Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
     }
@@ -216,7 +218,7 @@ impl Driving {
                 return self.write_failed(cx, error).map_continue(|()| false);
             }
             if let Some((timeout, news)) = parked {
-                news.record();
+                news.record(self.now, &mut self.bytes);
                 self.arm(cx, timeout);
                 return ControlFlow::Continue(true);
             }
@@ -242,14 +244,18 @@ impl Driving {
         let now = self.now;
         let result = self.bound.with(|state| match state.verdict() {
             Verdict::Live => Ok(f(state, now)),
-            Verdict::Dead => Err((None, None, None)),
-            Verdict::Ended(end) => Err((Some(end), state.closing.clone(), state.session.poll_transmit(now))),
+            Verdict::Dead => Err(None),
+            // Boxed, as room for it would be moved about at each turn of the lock.
+            Verdict::Ended(end) => Err(Some(Box::new((end, state.closing.clone(), state.session.poll_transmit(now))))),
         });
         // Made after the lock: it logs and counts, which runs code of others.
         match result {
             Ok(Ok(value)) => ControlFlow::Continue(value),
-            Ok(Err((Some(end), local, last))) => ControlFlow::Break(Outcome::ended(&end, local, last)),
-            Ok(Err((None, ..))) => ControlFlow::Break(Outcome::dead()),
+            Ok(Err(Some(ended))) => {
+                let (end, local, last) = *ended;
+                ControlFlow::Break(Outcome::ended(&end, local, last))
+            }
+            Ok(Err(None)) => ControlFlow::Break(Outcome::dead()),
             Err(Superseded) => ControlFlow::Break(Outcome::superseded()),
         }
     }

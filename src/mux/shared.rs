@@ -3,14 +3,21 @@
 use std::{
     fmt,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::state::{After, State};
 use crate::{key::Epoch, proto::Session};
 
 /// One session and all who wait for it.
-pub(super) struct Shared(Mutex<State>);
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// See [`State::rounds`].
+    rounds: Arc<AtomicU64>,
+}
 
 /// What was found under the lock of a session, and whom to wake for it. For who holds another lock at the time: wakers
 /// may run code that takes it again.
@@ -28,7 +35,8 @@ pub(super) struct Superseded;
 impl Shared {
     /// Holds `session` for its first link, which has `epoch` or a later one.
     pub(super) fn new(session: Session, epoch: Epoch) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State::new(session, epoch))))
+        let state = State::new(session, epoch);
+        Arc::new(Self { rounds: state.rounds(), state: Mutex::new(state) })
     }
 
     /// Runs `f` under the lock, for streams and handles; then wakes whom its effects concern, the driver included.
@@ -67,13 +75,18 @@ impl Shared {
         })
     }
 
+    /// See [`State::rounds`].
+    pub(super) fn round(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
+    }
+
     fn locked<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         self.locked_deferred(f).wake()
     }
 
     /// The only place that locks. What was half done when `f` panicked is never used again.
     fn locked_deferred<R>(&self, f: impl FnOnce(&mut State) -> R) -> Deferred<R> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| f(&mut state)));
         let fallen = outcome.is_err().then(|| state.fall());
         let after = state.take_after();

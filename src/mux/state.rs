@@ -2,9 +2,12 @@
 //! those who wait. Always behind the lock.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
     time::{Duration, Instant},
 };
@@ -61,7 +64,7 @@ pub(super) struct State {
     link: LinkSlot,
     dead: bool,
     driver: Option<Parked>,
-    streams: HashMap<StreamId, Slots>,
+    streams: BTreeMap<StreamId, Slots>,
     opens: BTreeMap<u64, QueuedOpen>,
     incoming: Waiters,
     ended: Waiters,
@@ -74,6 +77,8 @@ pub(super) struct State {
     /// Since when the bound link is.
     up_since: Option<Instant>,
     tickets: u64,
+    /// How often any of the sets of waiters was woken.
+    rounds: Arc<AtomicU64>,
     after: After,
 }
 
@@ -134,15 +139,34 @@ pub(super) struct Waiters(BTreeMap<u64, Waker>);
 /// What is done with wakers once the lock is released.
 #[derive(Debug, Default)]
 pub(super) struct After {
-    wake: Vec<Waker>,
+    wake: Wakers,
     drop: Vec<Waker>,
+}
+
+/// Wakers in order. The first has a place of its own: as a rule there is no other, and nothing is allocated.
+#[derive(Debug, Default)]
+struct Wakers {
+    first: Option<Waker>,
+    more: Vec<Waker>,
 }
 
 impl After {
     /// Wakes, and drops what was replaced. Either may run code that takes the lock.
     pub(super) fn run(self) {
-        self.wake.into_iter().for_each(Waker::wake);
+        self.wake.first.into_iter().chain(self.wake.more).for_each(Waker::wake);
         drop(self.drop);
+    }
+}
+
+impl Extend<Waker> for Wakers {
+    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
+        for waker in wakers {
+            if self.first.is_none() {
+                self.first = Some(waker);
+            } else {
+                self.more.push(waker);
+            }
+        }
     }
 }
 
@@ -155,7 +179,7 @@ impl State {
             link: LinkSlot::Awaited(epoch),
             dead: false,
             driver: None,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             opens: BTreeMap::new(),
             incoming: Waiters::default(),
             ended: Waiters::default(),
@@ -165,6 +189,7 @@ impl State {
             charge: None,
             up_since: None,
             tickets: 0,
+            rounds: Arc::default(),
             after: After::default(),
         }
     }
@@ -227,7 +252,7 @@ impl State {
     /// What the metrics have not been told yet.
     pub(super) fn unreported(&mut self) -> News {
         let now = self.session.stats();
-        News { before: mem::replace(&mut self.reported, now), now }
+        News::new(&mem::replace(&mut self.reported, now), &now)
     }
 
     /// Whether the bound link goes on.
@@ -318,6 +343,12 @@ impl State {
         self.after.drop.extend(old);
     }
 
+    /// Rises whenever any who wait in a set are woken, so that one of several futures in a task need not take the lock
+    /// to find that it was not meant.
+    pub(super) fn rounds(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rounds)
+    }
+
     /// Undoes [`wait_in`](Self::wait_in).
     pub(super) fn leave(&mut self, of: fn(&mut Self) -> &mut Waiters, ticket: u64) {
         let old = of(self).0.remove(&ticket);
@@ -360,7 +391,10 @@ impl State {
         while let Some(event) = self.session.poll_event() {
             let after = &mut self.after.wake;
             match event {
-                Event::Opened => after.extend(mem::take(&mut self.incoming.0).into_values()),
+                Event::Opened => {
+                    self.rounds.fetch_add(1, Ordering::Release);
+                    after.extend(mem::take(&mut self.incoming.0).into_values());
+                }
                 Event::Answered(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.answer.take())),
                 Event::Readable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.read.take())),
                 Event::Writable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
@@ -368,6 +402,7 @@ impl State {
                 Event::OpensAvailable => self.open_queued(),
                 Event::Draining { code, deadline, jitter, .. } => {
                     self.peer_drain = Some(PeerDrain { code, deadline, jitter });
+                    self.rounds.fetch_add(1, Ordering::Release);
                     after.extend(mem::take(&mut self.drains.0).into_values());
                     self.open_queued();
                 }
@@ -384,7 +419,7 @@ impl State {
                 Err(OpenError::TooManyOpens) => {}
                 outcome => {
                     open.outcome = Some(outcome);
-                    self.after.wake.push(open.waker.clone());
+                    self.after.wake.extend([open.waker.clone()]);
                 }
             }
         }
@@ -392,6 +427,7 @@ impl State {
 
     fn wake_all(&mut self) {
         self.open_queued();
+        self.rounds.fetch_add(1, Ordering::Release);
         let after = &mut self.after.wake;
         after.extend(mem::take(&mut self.streams).into_values().flat_map(Slots::into_wakers));
         after.extend(mem::take(&mut self.incoming.0).into_values());
@@ -408,12 +444,13 @@ impl State {
         }
     }
 
-    /// Puts an ended session in the place of one in which something panicked, and gives that, to be dropped.
-    pub(super) fn fall(&mut self) -> Session {
+    /// Puts an ended session in the place of one in which something panicked, and gives that, to be dropped. Boxed, as
+    /// room for it would be moved about at each turn of the lock.
+    pub(super) fn fall(&mut self) -> Box<Session> {
         let mut ended = Session::new(Role::Agent, SessionConfig::default(), Bounds::default(), 0);
         ended.end(SessionEnd::Internal);
         self.closing = Some((CloseCode::INTERNAL, "internal error".into()));
-        let fallen = mem::replace(&mut self.session, ended);
+        let fallen = Box::new(mem::replace(&mut self.session, ended));
         // Finds the end, and wakes all.
         self.settle();
         fallen

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -166,7 +166,7 @@ impl MuxTunnel {
     where
         F: FnMut(&mut State) -> Option<T> + Unpin,
     {
-        Until { shared: &self.shared, of, ticket: None, find }
+        Until { shared: &self.shared, of, ticket: None, parked: None, find }
     }
 }
 
@@ -184,6 +184,8 @@ struct Until<'a, F> {
     shared: &'a Shared,
     of: fn(&mut State) -> &mut Waiters,
     ticket: Option<u64>,
+    /// The waker that is there, and the round in which nothing was found.
+    parked: Option<(Waker, u64)>,
     find: F,
 }
 
@@ -194,14 +196,29 @@ where
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Self { shared, of, ticket, find } = self.get_mut();
-        shared.with(|state| match find(state) {
+        let Self { shared, of, ticket, parked, find } = self.get_mut();
+        // The task was woken for something else: its other futures are the link's driver, and the like.
+        if let Some((waker, round)) = parked
+            && *round == shared.round()
+            && waker.will_wake(cx.waker())
+        {
+            return Poll::Pending;
+        }
+        let (found, round) = shared.with(|state| {
+            let found = find(state);
+            if found.is_none() {
+                state.wait_in(*of, ticket, cx.waker());
+            }
+            // Before the lock is free, so that none is missed after it.
+            (found, shared.round())
+        });
+        match found {
             Some(found) => Poll::Ready(found),
             None => {
-                state.wait_in(*of, ticket, cx.waker());
+                *parked = Some((cx.waker().clone(), round));
                 Poll::Pending
             }
-        })
+        }
     }
 }
 

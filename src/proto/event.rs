@@ -1,8 +1,7 @@
 //! What a session tells its owner.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    mem::{Discriminant, discriminant},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -54,14 +53,14 @@ pub enum DeadCause {
 }
 
 /// Which event it is: what happened, and to which stream.
-type Key = (Discriminant<Event>, Option<StreamId>);
+type Key = (u8, Option<StreamId>);
 
 /// Events that wait for the owner, in order, each at most once: however seldom it asks, streams bound them.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     queue: VecDeque<Event>,
     /// What stands in `queue`.
-    waiting: HashSet<Key>,
+    waiting: BTreeSet<Key>,
 }
 
 impl Event {
@@ -73,7 +72,18 @@ impl Event {
     }
 
     fn key(&self) -> Key {
-        (discriminant(self), self.stream())
+        let kind = match self {
+            Self::Opened => 0,
+            Self::Answered(_) => 1,
+            Self::Readable(_) => 2,
+            Self::Writable(_) => 3,
+            Self::Stopped(_) => 4,
+            Self::OpensAvailable => 5,
+            Self::Draining { .. } => 6,
+            Self::LinkDead(_) => 7,
+            Self::Ended => 8,
+        };
+        (kind, self.stream())
     }
 }
 

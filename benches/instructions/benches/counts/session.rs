@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use gungraun::prelude::*;
-use revdial::proto::SessionConfig;
+use revdial::{frame::Message, proto::SessionConfig};
 
 use crate::{
     TIMES,
@@ -85,11 +85,11 @@ fn pair(life: Life, streams: usize) -> Pair {
 
 fn written() -> (Pair, Vec<Bytes>) {
     let mut pair = pair(Life::Resumable, 1);
-    let messages = (0..TIMES).map(|_| write_one(&mut pair)).collect();
+    let messages = (0..TIMES).map(|_| write_one(&mut pair).into_bytes()).collect();
     (pair, messages)
 }
 
-fn write_one(pair: &mut Pair) -> Bytes {
+fn write_one(pair: &mut Pair) -> Message {
     let id = pair.streams[0];
     let taken = pair.server.send(id).expect("an open stream").write(black_box(&SMALL)).expect("an open stream");
     assert_eq!(taken, Some(SMALL.len()), "all of them fit into one window");
