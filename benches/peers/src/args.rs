@@ -9,7 +9,7 @@ Measures revdial beside its peers; see the doc of src/main.rs.
 
   --quick        a smoke run of some seconds
   --full         up to 10,000 tunnels, where it is 1,000 otherwise
-  --only PART    latency, load, bulk, delay, resume or scaling; may be given more than once
+  --only PART    latency, load, bulk, delay, resume, scaling or syscalls; may be given more than once
   --rounds N     instead of 5, the least that counts
   --out DIR      where peers.md, peers.json and peers.svg go, instead of target/peers
   --help         this";

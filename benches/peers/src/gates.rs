@@ -50,7 +50,9 @@ pub(crate) fn gates(book: &Book) -> Vec<Gate> {
     list.http();
     list.bulk();
     list.delayed();
-    list.memory_and_fairness();
+    list.memory();
+    list.calls();
+    list.fairness();
     list.dialback();
     list.gates
 }
@@ -136,9 +138,18 @@ impl List<'_> {
         }
     }
 
-    fn memory_and_fairness(&mut self) {
-        self.memory("A13", Quantity::PerTunnel, Native, [AtMost(8.0), AtMost(4.0)]);
-        self.memory("A14", Quantity::PerStream, Native, [AtMost(1.5), AtMost(0.6)]);
+    fn memory(&mut self) {
+        self.plain("A13", Quantity::PerTunnel, Native, [AtMost(8.0), AtMost(4.0)]);
+        self.plain("A14", Quantity::PerStream, Native, [AtMost(1.5), AtMost(0.6)]);
+    }
+
+    fn calls(&mut self) {
+        self.plain("A15", Quantity::CallsPerTrip, Native, [AtMost(7.0), AtMost(6.5)]);
+        self.plain("A15", Quantity::CallsPerDial, Native, [AtMost(14.0), AtMost(9.0)]);
+        self.plain("A15", Quantity::CallsPerGet, Native, [AtMost(1.2), AtMost(0.7)]);
+    }
+
+    fn fairness(&mut self) {
         for way in Way::BOTH {
             self.own("A16", Quantity::Beside(way), Quantity::BesideNothing, [AtMost(4.0), AtMost(2.0)]);
         }
@@ -154,12 +165,13 @@ impl List<'_> {
         for way in Way::BOTH {
             self.over("B3", Quantity::Bulk(way, 1), Dialback, Raw, [AtLeast(0.95), AtLeast(1.2)]);
         }
-        self.memory("B4", Quantity::PerTunnel, Dialback, [AtMost(10.0), AtMost(6.0)]);
-        self.memory("B4", Quantity::PerStream, Dialback, [AtMost(7.0), AtMost(4.0)]);
+        self.plain("B4", Quantity::PerTunnel, Dialback, [AtMost(10.0), AtMost(6.0)]);
+        self.plain("B4", Quantity::PerStream, Dialback, [AtMost(7.0), AtMost(4.0)]);
     }
 
-    fn memory(&mut self, row: &'static str, quantity: Quantity, carrier: Carrier, bounds: [Bound; 2]) {
-        let figure = format!("{}, {}, KiB", quantity.name(), carrier.name());
+    /// The figure itself.
+    fn plain(&mut self, row: &'static str, quantity: Quantity, carrier: Carrier, bounds: [Bound; 2]) {
+        let figure = format!("{}, {}, {}", quantity.name(), carrier.name(), quantity.unit().scale().0);
         self.add(row, figure, self.book.spread(quantity, carrier), bounds);
     }
 }

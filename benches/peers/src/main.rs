@@ -24,6 +24,7 @@ mod process;
 mod quantity;
 mod report;
 mod side;
+mod strace;
 mod task;
 mod work;
 

@@ -21,6 +21,7 @@ use crate::{
     cutting::Relay as Cutting,
     delaying::Delaying,
     process,
+    strace::Counter,
     task::{Ready, Taken, Task},
 };
 
@@ -108,6 +109,13 @@ impl Pair {
             self.server.run(task).await.map_err(|error| format!("{}: {task:?}: {error}", self.carrier.name()))?;
         // A thread that has ended takes its time with it.
         Ok(Sample { taken, cpu: self.cpu_time().await?.saturating_sub(before).as_secs_f64() })
+    }
+
+    /// How many system calls both sides make for this task, and for being told it.
+    pub(crate) async fn calls(&mut self, task: Task) -> Result<u64> {
+        let counter = Counter::attach(&[self.server.pid()?, self.agent.pid()?]).await?;
+        self.run(task).await?;
+        counter.stop().await
     }
 
     /// The server's resident memory in KiB, once it has had a moment to give back what it does not need.

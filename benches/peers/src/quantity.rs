@@ -46,6 +46,11 @@ pub(crate) enum Quantity {
     Resident(Over, usize),
     ScaledP50(Over, usize),
     ScaledP99(Over, usize),
+    /// System calls of both sides.
+    CallsPerTrip,
+    CallsPerDial,
+    /// Over 64 connections.
+    CallsPerGet,
 }
 
 /// What figures are counted in.
@@ -57,6 +62,7 @@ pub(crate) enum Unit {
     MibPerSecond,
     CpuSeconds,
     Kib,
+    Calls,
 }
 
 impl Unit {
@@ -69,6 +75,7 @@ impl Unit {
             Self::MibPerSecond => ("MiB/s", 1024.0 * 1024.0),
             Self::CpuSeconds => ("CPU s", 1.0),
             Self::Kib => ("KiB", 1.0),
+            Self::Calls => ("calls", 1.0),
         }
     }
 }
@@ -99,6 +106,9 @@ impl Quantity {
             Self::Resident(over, count) => format!("server memory, {}: {count}", over.name()),
             Self::ScaledP50(over, count) => format!("round trip p50, {}: {count}", over.name()),
             Self::ScaledP99(over, count) => format!("round trip p99, {}: {count}", over.name()),
+            Self::CallsPerTrip => "system calls per round trip".into(),
+            Self::CallsPerDial => "system calls per dial".into(),
+            Self::CallsPerGet => "system calls per GET, 64 connections".into(),
         }
     }
 
@@ -113,6 +123,7 @@ impl Quantity {
             | Self::Resume
             | Self::NoCut => Unit::Millis,
             Self::PerTunnel | Self::PerStream | Self::Resident(..) => Unit::Kib,
+            Self::CallsPerTrip | Self::CallsPerDial | Self::CallsPerGet => Unit::Calls,
             _ => Unit::Micros,
         }
     }

@@ -7,6 +7,7 @@ mod load;
 mod resume;
 mod scale;
 mod scaling;
+mod syscalls;
 
 use std::str::FromStr;
 
@@ -17,7 +18,7 @@ use crate::{
     book::Book,
     carrier::Carrier,
     pair::{Between, Cores, Pair},
-    report,
+    report, strace,
 };
 
 /// What can be measured alone.
@@ -29,10 +30,12 @@ pub(crate) enum Part {
     Delay,
     Resume,
     Scaling,
+    Syscalls,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 6] = [Self::Latency, Self::Load, Self::Bulk, Self::Delay, Self::Resume, Self::Scaling];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Latency, Self::Load, Self::Bulk, Self::Delay, Self::Resume, Self::Scaling, Self::Syscalls];
 
     const fn name(self) -> &'static str {
         match self {
@@ -42,6 +45,7 @@ impl Part {
             Self::Delay => "delay",
             Self::Resume => "resume",
             Self::Scaling => "scaling",
+            Self::Syscalls => "syscalls",
         }
     }
 }
@@ -58,6 +62,9 @@ impl FromStr for Part {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let scale = Scale::of(&args);
     let mut book = Book::default();
+    if args.parts.contains(&Part::Syscalls) {
+        strace::check().await?;
+    }
     for part in &args.parts {
         eprintln!("measuring: {}", part.name());
         match part {
@@ -67,6 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             Part::Delay => delay::measure(&scale, &mut book).await?,
             Part::Resume => resume::measure(&scale, &mut book).await?,
             Part::Scaling => scaling::measure(&scale, &mut book).await?,
+            Part::Syscalls => syscalls::measure(&scale, &mut book).await?,
         }
         // After each part, so that a run that ends early leaves what it has.
         report::write(&book, scale.rounds, &args.out)?;

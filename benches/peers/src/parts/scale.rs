@@ -19,6 +19,8 @@ pub(crate) struct Scale {
     /// Milliseconds that a relay adds to a round trip.
     pub(crate) delays: &'static [u64],
     pub(crate) cuts: usize,
+    /// Round trips and dials whose system calls are counted.
+    pub(crate) traced: u64,
     pub(crate) tunnels: &'static [usize],
     pub(crate) streams: &'static [usize],
 }
@@ -35,6 +37,7 @@ impl Scale {
         transfer: Duration::from_millis(300),
         delays: &[1, 20, 60, 150],
         cuts: 20,
+        traced: 1000,
         tunnels: &[1, 10, 100, 1000],
         streams: &[1, 10, 100, 1000],
     };
@@ -50,6 +53,7 @@ impl Scale {
         transfer: Duration::from_millis(50),
         delays: &[1, 20],
         cuts: 2,
+        traced: 64,
         tunnels: &[1, 10],
         streams: &[1, 10],
     };

@@ -17,13 +17,14 @@ type Belongs = fn(Quantity) -> bool;
 pub(crate) fn text(book: &Book, gates: &[Gate], machine: &Machine, rounds: usize) -> String {
     let mut text = head(machine, rounds);
     verdicts(&mut text, gates);
-    let sections: [(&str, Belongs); 6] = [
+    let sections: [(&str, Belongs); 7] = [
         ("One thing at a time (pinned)", is_latency),
         ("Many at once (not pinned)", is_load),
         ("Bulk (pinned)", is_bulk),
         ("Over a long link (not pinned)", is_delayed),
         ("Cuts (not pinned)", |quantity| matches!(quantity, Quantity::Resume | Quantity::NoCut)),
         ("From one to many (pinned)", is_scaling),
+        ("System calls of both sides (not pinned)", |quantity| quantity.unit() == Unit::Calls),
     ];
     for (title, belongs) in sections {
         section(&mut text, book, title, belongs);
@@ -62,7 +63,6 @@ fn verdicts(text: &mut String, gates: &[Gate]) {
         let (gate, goal) = (gate.gate.text(), gate.goal.text());
         line(text, &format!("| {row} | {figure} | {median} | {range} | {gate} | {goal} | {verdict} |"));
     }
-    line(text, "| A15 | system calls | – | – | | | not measured: wants a tracer |");
 }
 
 /// A table of the quantities of one sort, with what each carrier took and its ratio to the reference.
