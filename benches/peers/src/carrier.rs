@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub(crate) enum Carrier {
     /// Ours, with the defaults of both ends.
     Native,
-    /// Ours, with the bounds for bytes in flight and unread raised to 256 MiB.
+    /// Ours, with the bounds for bytes in flight and unread raised to 256 MiB, of all streams and of each.
     NativeWide,
     /// Ours, with a policy that keeps nothing for replay.
     NativeNoGrace,

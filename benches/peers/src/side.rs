@@ -18,7 +18,7 @@ use crate::{
         server::{Pipe, Server},
     },
     task::{Ready, Taken, Task},
-    work::{Client, Latencies, beside, client, dials, echo, requests, transfer},
+    work::{Client, Latencies, beside, client, dials, echo, flow, requests, transfer},
 };
 
 /// The agent's side.
@@ -66,7 +66,7 @@ impl ServerSide {
     async fn prepare(&mut self, task: Task) {
         let (streams, clients) = match task {
             _ if self.server.raw.is_some() => (0, 0),
-            Task::Trips { .. } => (1, 0),
+            Task::Trips { .. } | Task::Flow { .. } => (1, 0),
             Task::Bulk { streams, .. } => (streams, 0),
             Task::Requests { connections, .. } => (0, connections),
             Task::Beside { .. } => (1, 1),
@@ -105,6 +105,7 @@ impl ServerSide {
                     join_all(some.map(|stream| transfer(stream, way, bytes / streams))).await;
                 }
             },
+            Task::Flow { bytes, way } => return flow(&mut self.streams[0], way, bytes).await,
             Task::Beside { way, millis } => {
                 let during = Duration::from_millis(millis);
                 return beside(&mut self.clients[0], &mut self.streams[0], way, during).await;

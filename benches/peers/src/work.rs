@@ -14,7 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     spawn,
     time::sleep,
 };
@@ -135,7 +135,47 @@ pub(crate) async fn beside(
 
 /// So many bytes over an open stream, until the reader has them.
 pub(crate) async fn transfer(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) {
-    let mut buffer = vec![0x5a; CHUNK];
+    ask(pipe, way, bytes).await;
+    match way {
+        Way::Up => {
+            give(pipe, bytes).await;
+            pipe.read_u8().await.expect("an open stream");
+        }
+        Way::Down => take(pipe, bytes).await,
+    }
+}
+
+/// Two transfers without a pause between them. What is measured is from the end of the first to that of the second, where
+/// both are seen: over a long link it is neither the way there nor the growth of windows.
+pub(crate) async fn flow(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) -> Latencies {
+    let (mut reader, mut writer) = split(pipe);
+    let write = async {
+        for _ in 0..2 {
+            ask(&mut writer, way, bytes).await;
+            if way == Way::Up {
+                give(&mut writer, bytes).await;
+            }
+        }
+    };
+    let read = async {
+        let mut half = Instant::now();
+        let mut latencies = Latencies::default();
+        for turn in 0..2 {
+            match way {
+                Way::Up => drop(reader.read_u8().await.expect("an open stream")),
+                Way::Down => take(&mut reader, bytes).await,
+            }
+            match turn {
+                0 => half = Instant::now(),
+                _ => latencies.add(half),
+            }
+        }
+        latencies
+    };
+    tokio::join!(write, read).1
+}
+
+async fn ask(pipe: &mut (impl AsyncWrite + Unpin), way: Way, bytes: u64) {
     let mut message = [0; 9];
     message[0] = match way {
         Way::Up => Command::Sink.byte(),
@@ -144,20 +184,26 @@ pub(crate) async fn transfer(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) {
     message[1..].copy_from_slice(&bytes.to_be_bytes());
     pipe.write_all(&message).await.expect("an open stream");
     pipe.flush().await.expect("an open stream");
+}
+
+async fn give(pipe: &mut (impl AsyncWrite + Unpin), bytes: u64) {
+    let buffer = vec![0x5a; CHUNK];
     let (mut left, mut turn) = (bytes, Turn::default());
     while left > 0 {
-        let piece = piece(left);
-        let moved = match way {
-            Way::Up => pipe.write(&buffer[..piece]).await,
-            Way::Down => pipe.read(&mut buffer[..piece]).await,
-        };
-        let moved = moved.ok().filter(|n| *n > 0).expect("an open stream");
+        let moved = pipe.write(&buffer[..piece(left)]).await.ok().filter(|n| *n > 0).expect("an open stream");
         left -= moved as u64;
         turn.took(moved).await;
     }
-    if way == Way::Up {
-        pipe.flush().await.expect("an open stream");
-        pipe.read_u8().await.expect("an open stream");
+    pipe.flush().await.expect("an open stream");
+}
+
+async fn take(pipe: &mut (impl AsyncRead + Unpin), bytes: u64) {
+    let mut buffer = vec![0; CHUNK];
+    let (mut left, mut turn) = (bytes, Turn::default());
+    while left > 0 {
+        let moved = pipe.read(&mut buffer[..piece(left)]).await.ok().filter(|n| *n > 0).expect("an open stream");
+        left -= moved as u64;
+        turn.took(moved).await;
     }
 }
 

@@ -78,7 +78,11 @@ pub(crate) async fn agent(carrier: Carrier, gateway: SocketAddr, tunnel: usize) 
 
 fn session(carrier: Carrier) -> SessionConfig {
     match carrier {
-        Carrier::NativeWide => SessionConfig { send_bound: WIDE, recv_budget: WIDE, ..SessionConfig::default() },
+        Carrier::NativeWide => {
+            // One stream may use a quarter of the budget, or what it is lent at first if that is more.
+            let lent_credit = WIDE as u32 - SessionConfig::default().base_credit;
+            SessionConfig { send_bound: WIDE, recv_budget: WIDE, lent_credit, ..SessionConfig::default() }
+        }
         _ => SessionConfig::default(),
     }
 }

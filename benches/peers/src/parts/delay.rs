@@ -20,15 +20,15 @@ const CARRIERS: [Carrier; 6] =
 const FEW: u64 = 2;
 
 /// What a transfer begins with, and is at least: a few small windows.
-const LEAST: u64 = 2 * MIB;
+const LEAST: u64 = 4 * MIB;
 
 pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     for ms in scale.delays {
-        let link = Link { ms: *ms, during: scale.transfer.as_secs_f64().max(*ms as f64 * 4e-3) };
+        let flow = Flow { during: scale.transfer.as_secs_f64().max(*ms as f64 * 8e-3) };
         let mut pairs = pairs(&CARRIERS, Cores::All, Between::Delay(Duration::from_millis(*ms))).await?;
         let mut bytes = Vec::new();
         for pair in &mut pairs {
-            bytes.push((pair.carrier, [link.fitting(pair, Way::Up).await?, link.fitting(pair, Way::Down).await?]));
+            bytes.push((pair.carrier, [flow.fitting(pair, Way::Up).await?, flow.fitting(pair, Way::Down).await?]));
         }
         for round in 0..scale.rounds {
             for pair in in_turn(&mut pairs, round) {
@@ -38,7 +38,11 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
                 for pair in in_turn(&mut pairs, 0) {
                     let carrier = pair.carrier;
                     let bytes = bytes.iter().find(|(known, _)| *known == carrier).map_or(LEAST, |(_, bytes)| bytes[i]);
-                    book.add(Quantity::DelayedBulk(way, *ms), carrier, link.rate(pair, bytes, way).await?);
+                    book.add(
+                        Quantity::DelayedBulk(way, *ms),
+                        carrier,
+                        bytes as f64 / flow.seconds(pair, bytes, way).await?,
+                    );
                 }
             }
         }
@@ -47,29 +51,27 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-/// A long link, and how long a transfer over it should take: at least some round trips.
-struct Link {
-    ms: u64,
+/// How a transfer over a long link is measured: for so many seconds, at least some round trips, as what a window bounds
+/// comes in one burst a round trip.
+struct Flow {
     during: f64,
 }
 
-impl Link {
-    /// Bytes per second. The command and the answer take a round trip that is no part of the flow.
-    async fn rate(&self, pair: &mut Pair, bytes: u64, way: Way) -> Result<f64> {
-        let seconds = pair.run(Task::Bulk { bytes, streams: 1, way }).await?.taken.seconds;
-        let flowed = seconds - self.ms as f64 / 1000.0;
-        if flowed > 0.0 { Ok(bytes as f64 / flowed) } else { Err("a transfer was faster than its link".into()) }
+impl Flow {
+    /// What one half of so many bytes takes, once windows have grown.
+    async fn seconds(&self, pair: &mut Pair, bytes: u64, way: Way) -> Result<f64> {
+        Ok(pair.run(Task::Flow { bytes, way }).await?.taken.p50)
     }
 
-    /// How many bytes this carrier moves in the time, once its windows have grown.
+    /// How many bytes this carrier moves in the time.
     async fn fitting(&self, pair: &mut Pair, way: Way) -> Result<u64> {
         let mut bytes = LEAST;
         loop {
-            let wanted = (self.rate(pair, bytes, way).await? * self.during) as u64;
-            if wanted < 2 * bytes {
-                return Ok(wanted.max(LEAST));
+            let part = self.seconds(pair, bytes, way).await? / self.during;
+            if part > 0.7 {
+                return Ok((bytes as f64 / part) as u64);
             }
-            bytes *= 2;
+            bytes *= if part > 0.35 { 2 } else { 3 };
         }
     }
 }
