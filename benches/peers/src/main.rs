@@ -18,6 +18,7 @@ mod cutting;
 mod delaying;
 mod gates;
 mod machine;
+mod open_files;
 mod pair;
 mod parts;
 mod process;

@@ -118,10 +118,18 @@ impl Pair {
         counter.stop().await
     }
 
-    /// The server's resident memory in KiB, once it has had a moment to give back what it does not need.
+    /// The server's resident memory in KiB, once that has been the same for a moment.
     pub(crate) async fn resident(&self) -> Result<f64> {
-        sleep(Duration::from_millis(200)).await;
-        process::resident(self.server.pid()?)
+        let mut last = 0.0;
+        for _ in 0..20 {
+            sleep(Duration::from_millis(100)).await;
+            let kib = process::resident(self.server.pid()?)?;
+            if kib == last {
+                break;
+            }
+            last = kib;
+        }
+        Ok(last)
     }
 
     /// Cuts the link, and measures until a byte has gone there and back; without a cut the same path as it is.
@@ -140,7 +148,8 @@ impl Pair {
         self.server.stop().await
     }
 
-    async fn cpu_time(&self) -> Result<Duration> {
+    /// What both sides have used so far.
+    pub(crate) async fn cpu_time(&self) -> Result<Duration> {
         sleep(Duration::from_millis(2)).await;
         Ok(process::cpu_time(self.server.pid()?)? + process::cpu_time(self.agent.pid()?)?)
     }

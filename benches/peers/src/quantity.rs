@@ -46,6 +46,10 @@ pub(crate) enum Quantity {
     Resident(Over, usize),
     ScaledP50(Over, usize),
     ScaledP99(Over, usize),
+    /// GETs over so many connections.
+    ScaledGets(usize),
+    /// CPU time of both sides in a second, with so many tunnels.
+    Idle(usize),
     /// System calls of both sides.
     CallsPerTrip,
     CallsPerDial,
@@ -61,6 +65,7 @@ pub(crate) enum Unit {
     PerSecond,
     MibPerSecond,
     CpuSeconds,
+    CpuMillisPerSecond,
     Kib,
     Calls,
 }
@@ -74,6 +79,7 @@ impl Unit {
             Self::PerSecond => ("per s", 1.0),
             Self::MibPerSecond => ("MiB/s", 1024.0 * 1024.0),
             Self::CpuSeconds => ("CPU s", 1.0),
+            Self::CpuMillisPerSecond => ("CPU ms/s", 1e-3),
             Self::Kib => ("KiB", 1.0),
             Self::Calls => ("calls", 1.0),
         }
@@ -106,6 +112,8 @@ impl Quantity {
             Self::Resident(over, count) => format!("server memory, {}: {count}", over.name()),
             Self::ScaledP50(over, count) => format!("round trip p50, {}: {count}", over.name()),
             Self::ScaledP99(over, count) => format!("round trip p99, {}: {count}", over.name()),
+            Self::ScaledGets(count) => format!("GETs, connections: {count}"),
+            Self::Idle(count) => format!("CPU of both sides while idle, tunnels: {count}"),
             Self::CallsPerTrip => "system calls per round trip".into(),
             Self::CallsPerDial => "system calls per dial".into(),
             Self::CallsPerGet => "system calls per GET, 64 connections".into(),
@@ -114,7 +122,8 @@ impl Quantity {
 
     pub(crate) fn unit(self) -> Unit {
         match self {
-            Self::DialsAtOnce | Self::Gets => Unit::PerSecond,
+            Self::DialsAtOnce | Self::Gets | Self::ScaledGets(_) => Unit::PerSecond,
+            Self::Idle(_) => Unit::CpuMillisPerSecond,
             Self::CpuPer100kGets | Self::CpuPerGib(_) => Unit::CpuSeconds,
             Self::Bulk(..) | Self::DelayedBulk(..) => Unit::MibPerSecond,
             Self::DelayedTrip(_)

@@ -115,9 +115,9 @@ impl ServerSide {
                     self.hold(0).await;
                 }
             }
-            Task::HoldTunnels { count } => {
+            Task::HoldTunnels { count, of } => {
                 while self.held.len() < count {
-                    self.hold(self.held.len()).await;
+                    self.hold(self.held.len() * of / count).await;
                 }
             }
             Task::Turns { n } => {

@@ -51,8 +51,8 @@ pub(crate) enum Task {
     Beside { way: Option<Way>, millis: u64 },
     /// Hold so many streams of the first tunnel; each has carried a byte there and back.
     HoldStreams { count: usize },
-    /// Hold a stream of each of so many tunnels, likewise.
-    HoldTunnels { count: usize },
+    /// Hold a stream of each of so many tunnels, likewise: every tenth, if there are ten times as many.
+    HoldTunnels { count: usize, of: usize },
     /// One byte there and back on the held streams in turn.
     Turns { n: u64 },
     /// Drop what is held.

@@ -73,6 +73,8 @@ pub(crate) async fn dials(opener: &Opener, n: u64, at_once: u64, early: bool) {
 /// A stream on which HTTP is spoken.
 pub(crate) async fn client(opener: &Opener) -> Client {
     let mut pipe = opener.dial(true).await;
+    // Yamux opens no more than 256 streams on which nothing has come back yet.
+    echo(&mut pipe).await;
     pipe.write_u8(Command::Http.byte()).await.expect("an open stream");
     let (client, connection) = handshake(TokioIo::new(pipe)).await.expect("a stream");
     spawn(connection);

@@ -65,6 +65,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     if args.parts.contains(&Part::Syscalls) {
         strace::check().await?;
     }
+    if args.parts.contains(&Part::Scaling) {
+        scaling::check(&scale)?;
+    }
     for part in &args.parts {
         eprintln!("measuring: {}", part.name());
         match part {

@@ -21,6 +21,8 @@ pub(crate) struct Scale {
     pub(crate) cuts: usize,
     /// Round trips and dials whose system calls are counted.
     pub(crate) traced: u64,
+    /// How long tunnels are watched while they are idle: each pings meanwhile, if it does at all.
+    pub(crate) idle: Duration,
     pub(crate) tunnels: &'static [usize],
     pub(crate) streams: &'static [usize],
 }
@@ -38,6 +40,7 @@ impl Scale {
         delays: &[1, 20, 60, 150],
         cuts: 20,
         traced: 1000,
+        idle: Duration::from_secs(20),
         tunnels: &[1, 10, 100, 1000],
         streams: &[1, 10, 100, 1000],
     };
@@ -54,6 +57,7 @@ impl Scale {
         delays: &[1, 20],
         cuts: 2,
         traced: 64,
+        idle: Duration::from_millis(200),
         tunnels: &[1, 10],
         streams: &[1, 10],
     };

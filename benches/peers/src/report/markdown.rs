@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use super::pinning;
+use super::{growth, pinning};
 use crate::{
     book::{Book, Spread},
     carrier::Carrier,
     gates::Gate,
     machine::Machine,
-    quantity::{Over, Quantity, Unit},
+    quantity::{Quantity, Unit},
 };
 
 /// Whether a quantity is of a section.
@@ -23,12 +23,13 @@ pub(crate) fn text(book: &Book, gates: &[Gate], machine: &Machine, rounds: usize
         ("Bulk (pinned)", is_bulk),
         ("Over a long link (not pinned)", is_delayed),
         ("Cuts (not pinned)", |quantity| matches!(quantity, Quantity::Resume | Quantity::NoCut)),
-        ("From one to many (pinned)", is_scaling),
+        ("Memory of each", |quantity| matches!(quantity, Quantity::PerTunnel | Quantity::PerStream)),
         ("System calls of both sides (not pinned)", |quantity| quantity.unit() == Unit::Calls),
     ];
     for (title, belongs) in sections {
         section(&mut text, book, title, belongs);
     }
+    growth::tables(&mut text, book);
     text
 }
 
@@ -48,20 +49,26 @@ fn verdicts(text: &mut String, gates: &[Gate]) {
     line(text, "\n## Gates\n\n| row | figure | median | least to most | gate | goal | met |");
     line(text, "|---|---|---:|---:|---|---|---|");
     for gate in gates {
-        let (median, range, verdict) = match gate.measured {
+        let (median, range) = match gate.measured {
             Some(Spread { median, least, most }) => {
-                let verdict = match (gate.gate.is_met(median), gate.goal.is_met(median)) {
-                    (true, true) => "goal",
-                    (true, false) => "gate",
-                    (false, _) => "**missed**",
-                };
-                (rounded(median), format!("{} to {}", rounded(least), rounded(most)), verdict)
+                (rounded(median), format!("{} to {}", rounded(least), rounded(most)))
             }
-            None => ("–".to_owned(), "–".to_owned(), "not measured"),
+            None => ("–".to_owned(), "–".to_owned()),
         };
+        let verdict = verdict(gate);
         let Gate { row, figure, .. } = gate;
         let (gate, goal) = (gate.gate.text(), gate.goal.text());
         line(text, &format!("| {row} | {figure} | {median} | {range} | {gate} | {goal} | {verdict} |"));
+    }
+}
+
+/// What a row comes to.
+pub(super) fn verdict(gate: &Gate) -> &'static str {
+    match gate.measured.map(|spread| (gate.gate.is_met(spread.median), gate.goal.is_met(spread.median))) {
+        Some((true, true)) => "goal",
+        Some((true, false)) => "gate",
+        Some((false, _)) => "**missed**",
+        None => "not measured",
     }
 }
 
@@ -121,20 +128,8 @@ fn is_delayed(quantity: Quantity) -> bool {
     matches!(quantity, DelayedTrip(_) | DelayedDial(_) | DelayedDialConfirmed(_) | DelayedBulk(..))
 }
 
-/// The plot shows what is between; the table the ends.
-fn is_scaling(quantity: Quantity) -> bool {
-    use Quantity::{PerStream, PerTunnel, Resident, ScaledP50, ScaledP99};
-    match quantity {
-        PerTunnel | PerStream => true,
-        Resident(Over::Tunnels | Over::Streams, count) | ScaledP50(_, count) | ScaledP99(_, count) => {
-            count == 1 || count >= 1000
-        }
-        _ => false,
-    }
-}
-
 /// As many digits as there are to be trusted.
-fn rounded(figure: f64) -> String {
+pub(super) fn rounded(figure: f64) -> String {
     let digits = match figure.abs() {
         least if least < 0.1 => 3,
         few if few < 10.0 => 2,
@@ -144,6 +139,6 @@ fn rounded(figure: f64) -> String {
     format!("{figure:.digits$}")
 }
 
-fn line(text: &mut String, line: &str) {
+pub(super) fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a String takes all");
 }

@@ -1,5 +1,7 @@
 //! What a run leaves: a table for people, figures for programs, and a plot.
 
+mod axis;
+mod growth;
 mod json;
 mod markdown;
 mod plot;

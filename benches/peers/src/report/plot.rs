@@ -1,36 +1,43 @@
-//! How carriers scale: round trips and memory over the number of tunnels and of streams, all axes logarithmic.
+//! How carriers grow: on the left over the number of tunnels, on the right over that of streams of one tunnel.
 
-use super::svg::{Panel, Series, page};
+use super::{
+    growth::{COUNTS, OfSoMany},
+    svg::{Panel, Series, page},
+};
 use crate::{
     book::Book,
     carrier::Carrier,
-    quantity::{Over, Quantity},
+    quantity::{
+        Over::{Streams, Tunnels},
+        Quantity,
+    },
 };
 
 /// `None` if that was not measured.
 pub(crate) fn scaling(book: &Book) -> Option<String> {
-    let panels: Vec<Panel> = [Over::Tunnels, Over::Streams]
-        .into_iter()
-        .flat_map(|over| {
-            [
-                panel(book, over, "round trip p50, µs", Quantity::ScaledP50),
-                panel(book, over, "round trip p99, µs", Quantity::ScaledP99),
-                panel(book, over, "server memory, KiB", Quantity::Resident),
-            ]
-        })
-        .collect();
+    let panels: [(&str, &str, OfSoMany); 8] = [
+        ("Server memory", "idle tunnels", |count| Quantity::Resident(Tunnels, count)),
+        ("Server memory", "idle streams", |count| Quantity::Resident(Streams, count)),
+        ("Round trip, median", "tunnels, in turn", |count| Quantity::ScaledP50(Tunnels, count)),
+        ("Round trip, median", "streams, in turn", |count| Quantity::ScaledP50(Streams, count)),
+        ("Round trip, p99", "tunnels, in turn", |count| Quantity::ScaledP99(Tunnels, count)),
+        ("Round trip, p99", "streams, in turn", |count| Quantity::ScaledP99(Streams, count)),
+        ("CPU of both sides", "idle tunnels", Quantity::Idle),
+        ("GETs", "streams, all at once", Quantity::ScaledGets),
+    ];
+    let panels = panels.map(|(title, across, quantity)| panel(book, title, across, quantity));
     panels.iter().any(|panel| !panel.series.is_empty()).then(|| page(&panels, &Carrier::STREAMS.map(Carrier::name)))
 }
 
-fn panel(book: &Book, over: Over, title: &str, quantity: fn(Over, usize) -> Quantity) -> Panel {
+fn panel(book: &Book, title: &str, across: &'static str, quantity: OfSoMany) -> Panel {
+    let (unit, scale) = quantity(1).unit().scale();
     let series = Carrier::STREAMS.into_iter().enumerate().filter_map(|(color, carrier)| {
-        let points = [1, 10, 100, 1000, 10_000].into_iter().filter_map(|count| {
-            let quantity = quantity(over, count);
-            let spread = book.spread(quantity, carrier)?;
-            Some((count as f64, spread.median / quantity.unit().scale().1))
+        let points = COUNTS.into_iter().filter_map(|count| {
+            let spread = book.spread(quantity(count), carrier)?;
+            Some((count as f64, spread.median / scale))
         });
         let points: Vec<_> = points.collect();
         (!points.is_empty()).then_some(Series { color, points })
     });
-    Panel { title: format!("{title}, over {}", over.name()), series: series.collect() }
+    Panel { title: format!("{title}, {unit}"), across, series: series.collect() }
 }
