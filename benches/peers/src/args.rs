@@ -12,6 +12,7 @@ Measures revdial beside its peers; see the doc of src/main.rs.
   --only PART    latency, load, bulk, delay, resume, scaling or syscalls; may be given more than once
   --rounds N     instead of 5, the least that counts
   --out DIR      where peers.md, peers.json and peers.svg go, instead of target/peers
+  --readme FILE  put the figures between the marks of this README, and the plot beside it
   --help         this";
 
 /// What is asked for.
@@ -22,13 +23,20 @@ pub(crate) struct Args {
     pub(crate) parts: Vec<Part>,
     pub(crate) rounds: Option<usize>,
     pub(crate) out: PathBuf,
+    pub(crate) readme: Option<PathBuf>,
 }
 
 impl Args {
     /// `None` if help was asked for, and given.
     pub(crate) fn parse(arguments: &[String]) -> Result<Option<Self>> {
-        let mut args =
-            Self { quick: false, full: false, parts: Vec::new(), rounds: None, out: PathBuf::from("target/peers") };
+        let mut args = Self {
+            quick: false,
+            full: false,
+            parts: Vec::new(),
+            rounds: None,
+            out: PathBuf::from("target/peers"),
+            readme: None,
+        };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -37,6 +45,7 @@ impl Args {
                 "--full" => args.full = true,
                 "--only" => args.parts.push(value()?.parse()?),
                 "--rounds" => args.rounds = Some(value()?.parse()?),
+                "--readme" => args.readme = Some(value()?.into()),
                 "--out" => args.out = value()?.into(),
                 "--help" => {
                     println!("{HELP}");

@@ -82,6 +82,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         // After each part, so that a run that ends early leaves what it has.
         report::write(&book, scale.rounds, &args.out)?;
     }
+    if let Some(readme) = &args.readme {
+        report::publish(&book, scale.rounds, readme)?;
+    }
     println!("{}", report::text(&book, scale.rounds));
     Ok(())
 }

@@ -16,11 +16,10 @@ const BETWEEN: [f64; 3] = [1.0, 2.0, 5.0];
 const FEW: f64 = 2.5;
 
 impl Axis {
-    /// From the round figure below all to the one above; figures of 0, which have no place, lie at the low end.
+    /// From the round figure below all to the one above.
     pub(super) fn over(figures: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
-        let (least, most) = figures
-            .filter(|figure| *figure > 0.0)
-            .fold((f64::INFINITY, 0.0_f64), |(least, most), figure| (least.min(figure), most.max(figure)));
+        let (least, most) =
+            figures.fold((f64::INFINITY, 0.0_f64), |(least, most), figure| (least.min(figure), most.max(figure)));
         if least > most {
             return Self { least: 0.0, most: 1.0, from, to };
         }

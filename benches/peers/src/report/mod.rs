@@ -5,6 +5,7 @@ mod growth;
 mod json;
 mod markdown;
 mod plot;
+mod readme;
 mod svg;
 
 use std::{fs, path::Path};
@@ -26,6 +27,11 @@ pub(crate) fn write(book: &Book, rounds: usize, out: &Path) -> Result<()> {
         fs::write(out.join("peers.svg"), plot)?;
     }
     Ok(())
+}
+
+/// Replaces the figures in this README.
+pub(crate) fn publish(book: &Book, rounds: usize, readme: &Path) -> Result<()> {
+    readme::replace(readme, book, rounds)
 }
 
 /// What was done about cores.

@@ -22,7 +22,7 @@ pub(crate) fn scaling(book: &Book) -> Option<String> {
         ("Round trip, median", "streams, in turn", |count| Quantity::ScaledP50(Streams, count)),
         ("Round trip, p99", "tunnels, in turn", |count| Quantity::ScaledP99(Tunnels, count)),
         ("Round trip, p99", "streams, in turn", |count| Quantity::ScaledP99(Streams, count)),
-        ("CPU of both sides", "idle tunnels", Quantity::Idle),
+        ("Used by both sides", "idle tunnels", Quantity::Idle),
         ("GETs", "streams, all at once", Quantity::ScaledGets),
     ];
     let panels = panels.map(|(title, across, quantity)| panel(book, title, across, quantity));
@@ -34,7 +34,8 @@ fn panel(book: &Book, title: &str, across: &'static str, quantity: OfSoMany) -> 
     let series = Carrier::STREAMS.into_iter().enumerate().filter_map(|(color, carrier)| {
         let points = COUNTS.into_iter().filter_map(|count| {
             let spread = book.spread(quantity(count), carrier)?;
-            Some((count as f64, spread.median / scale))
+            // Nothing has no place on a logarithmic axis.
+            (spread.median > 0.0).then_some((count as f64, spread.median / scale))
         });
         let points: Vec<_> = points.collect();
         (!points.is_empty()).then_some(Series { color, points })
