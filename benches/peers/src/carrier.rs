@@ -19,6 +19,9 @@ pub(crate) enum Carrier {
     Dialback,
     /// A TCP connection for each stream, to a port of the agent: as if there were no need for a tunnel.
     Tcp,
+    /// A TCP connection with a WebSocket handshake for each stream, likewise, and no control link: what dial-back's dials
+    /// cannot do without.
+    Upgraded,
     /// The messages of one tungstenite WebSocket, with its defaults: as if one stream were enough.
     Raw,
     /// The `yamux` crate over TCP.
@@ -29,14 +32,14 @@ pub(crate) enum Carrier {
     H2,
 }
 
-use Carrier::{Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, YamuxTcp, YamuxWebSocket};
+use Carrier::{Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded, YamuxTcp, YamuxWebSocket};
 
 impl Carrier {
     /// Those with streams, in the order of the tables; variants of ours and [`Raw`] are added where they tell something.
     pub(crate) const STREAMS: [Self; 6] = [Native, Dialback, Tcp, YamuxTcp, YamuxWebSocket, H2];
 
-    pub(crate) const ALL: [Self; 9] =
-        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Raw, YamuxTcp, YamuxWebSocket, H2];
+    pub(crate) const ALL: [Self; 10] =
+        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Upgraded, Raw, YamuxTcp, YamuxWebSocket, H2];
 
     /// For tables.
     pub(crate) const fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Carrier {
             NativeNoGrace => "native, no grace",
             Dialback => "dial-back",
             Tcp => "plain TCP",
+            Upgraded => "a WebSocket a stream",
             Raw => "raw tungstenite",
             YamuxTcp => "yamux over TCP",
             YamuxWebSocket => "yamux over tungstenite",
@@ -61,6 +65,7 @@ impl Carrier {
             NativeNoGrace => "native-no-grace",
             Dialback => "dial-back",
             Tcp => "tcp",
+            Upgraded => "upgraded",
             Raw => "raw",
             YamuxTcp => "yamux-tcp",
             YamuxWebSocket => "yamux-websocket",
@@ -70,7 +75,7 @@ impl Carrier {
 
     /// Whether the server dials the agent, and not the agent the server.
     pub(crate) fn is_dialled_by_server(self) -> bool {
-        self == Tcp
+        matches!(self, Tcp | Upgraded)
     }
 }
 

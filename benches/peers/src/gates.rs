@@ -2,7 +2,7 @@
 
 use crate::{
     book::{Book, Spread},
-    carrier::Carrier::{self, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp},
+    carrier::Carrier::{self, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded},
     quantity::Quantity,
     task::Way,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Gate {
     pub(crate) measured: Option<Spread>,
     pub(crate) gate: Bound,
     pub(crate) goal: Bound,
+    /// The same figure of an experiment that does no more than must be done, where there is one.
+    pub(crate) bounded_by: Option<(&'static str, Spread)>,
 }
 
 /// All rows that a run can measure, in their order.
@@ -70,7 +72,14 @@ struct List<'a> {
 
 impl List<'_> {
     fn add(&mut self, row: &'static str, figure: impl Into<String>, measured: Option<Spread>, bounds: [Bound; 2]) {
-        self.gates.push(Gate { row, figure: figure.into(), measured, gate: bounds[0], goal: bounds[1] });
+        self.gates.push(Gate {
+            row,
+            figure: figure.into(),
+            measured,
+            gate: bounds[0],
+            goal: bounds[1],
+            bounded_by: None,
+        });
     }
 
     /// One carrier over another in the same quantity.
@@ -80,6 +89,13 @@ impl List<'_> {
             _ => format!("{}, {} ÷ {}", quantity.name(), of.name(), to.name()),
         };
         self.add(row, figure, self.book.ratio((quantity, of), (quantity, to)), bounds);
+    }
+
+    /// The last row's goal has its bound in what this carrier, which is no product, reaches.
+    fn bounded_by(&mut self, carrier: Carrier, reached: Option<Spread>) {
+        if let (Some(gate), Some(reached)) = (self.gates.last_mut(), reached) {
+            gate.bounded_by = Some((carrier.name(), reached));
+        }
     }
 
     /// One quantity over another of ours.
@@ -160,7 +176,9 @@ impl List<'_> {
     }
 
     fn dialback(&mut self) {
-        self.over("B1", Quantity::DialsAtOnce, Dialback, Tcp, [AtLeast(0.4), AtLeast(0.6)]);
+        let dials = Quantity::DialsAtOnce;
+        self.over("B1", dials, Dialback, Tcp, [AtLeast(0.4), AtLeast(0.6)]);
+        self.bounded_by(Upgraded, self.book.ratio((dials, Upgraded), (dials, Tcp)));
         self.over("B2", Quantity::Gets, Dialback, Tcp, [AtLeast(0.8), AtLeast(0.95)]);
         for way in Way::BOTH {
             self.over("B3", Quantity::Bulk(way, 1), Dialback, Raw, [AtLeast(0.95), AtLeast(1.2)]);

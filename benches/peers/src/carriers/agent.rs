@@ -11,7 +11,7 @@ use super::{
     message_bytes::MessageBytes,
     native, raw,
     sockets::{accept, connect, listen},
-    yamux,
+    upgraded, yamux,
 };
 use crate::{carrier::Carrier, commands::serve};
 
@@ -25,7 +25,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it; the address is where the server dials, if it is the one that does.
     pub(crate) async fn start(carrier: Carrier, server: Option<SocketAddr>) -> (Self, Option<SocketAddr>) {
-        let address = if carrier.is_dialled_by_server() { Some(listen_for_streams().await) } else { None };
+        let address = if carrier.is_dialled_by_server() { Some(listen_for_streams(carrier).await) } else { None };
         (Self { carrier, server, tunnels: 0 }, address)
     }
 
@@ -34,7 +34,7 @@ impl Agent {
         let Some(server) = self.server else { return };
         while self.tunnels < count {
             match self.carrier {
-                Carrier::Tcp => {}
+                Carrier::Tcp | Carrier::Upgraded => {}
                 Carrier::Raw => drop(spawn(raw::agent(websocket(server).await))),
                 Carrier::YamuxTcp => yamux::agent(connect(server).await.compat()),
                 Carrier::YamuxWebSocket => yamux::agent(MessageBytes::new(websocket(server).await).compat()),
@@ -46,11 +46,15 @@ impl Agent {
     }
 }
 
-async fn listen_for_streams() -> SocketAddr {
+async fn listen_for_streams(carrier: Carrier) -> SocketAddr {
     let (listener, address) = listen().await;
     spawn(async move {
         loop {
-            spawn(serve(accept(&listener).await));
+            let stream = accept(&listener).await;
+            match carrier {
+                Carrier::Upgraded => drop(spawn(async move { serve(upgraded::accept(stream).await).await })),
+                _ => drop(spawn(serve(stream))),
+            }
         }
     });
     address

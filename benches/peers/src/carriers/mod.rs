@@ -8,4 +8,5 @@ mod native;
 pub(crate) mod raw;
 pub(crate) mod server;
 mod sockets;
+mod upgraded;
 mod yamux;

@@ -15,7 +15,7 @@ use super::{
     message_bytes::MessageBytes,
     native, raw,
     sockets::{accept, connect, listen},
-    yamux,
+    upgraded, yamux,
 };
 use crate::carrier::Carrier;
 
@@ -29,6 +29,7 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Pipe for P {}
 pub(crate) enum Opener {
     Native(ConnectionManager, AgentKey),
     Tcp(SocketAddr),
+    Upgraded(SocketAddr),
     Yamux(yamux::Opener),
     H2(h2::Opener),
 }
@@ -44,6 +45,7 @@ impl Opener {
                 stream.set_zero_linger().expect("a TCP socket");
                 Box::new(stream)
             }
+            Self::Upgraded(address) => Box::new(upgraded::dial(*address).await),
             Self::Yamux(opener) => opener.dial().await,
             Self::H2(opener) => opener.dial().await,
         }
@@ -82,7 +84,7 @@ impl Server {
                 let (listener, address) = listen().await;
                 (Door::Listener(listener), Some(address))
             }
-            Carrier::Tcp => (Door::None, None),
+            Carrier::Tcp | Carrier::Upgraded => (Door::None, None),
         };
         (Self { carrier, door, tunnels: Vec::new(), raw: None, idle: Vec::new() }, address)
     }
@@ -97,7 +99,11 @@ impl Server {
                     Opener::Native(connman.clone(), key)
                 }
                 Door::None => {
-                    let opener = Opener::Tcp(agent.expect("an agent to dial"));
+                    let agent = agent.expect("an agent to dial");
+                    let opener = match self.carrier {
+                        Carrier::Upgraded => Opener::Upgraded(agent),
+                        _ => Opener::Tcp(agent),
+                    };
                     self.idle.push(opener.dial(true).await);
                     opener
                 }

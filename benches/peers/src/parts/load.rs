@@ -10,10 +10,20 @@ use crate::{
     task::Task,
 };
 
+const CARRIERS: [Carrier; 7] = [
+    Carrier::Native,
+    Carrier::Dialback,
+    Carrier::Tcp,
+    Carrier::Upgraded,
+    Carrier::YamuxTcp,
+    Carrier::YamuxWebSocket,
+    Carrier::H2,
+];
+
 const AT_ONCE: u64 = 64;
 
 pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
-    let mut pairs = pairs(&Carrier::STREAMS, Cores::All, Between::Nothing).await?;
+    let mut pairs = pairs(&CARRIERS, Cores::All, Between::Nothing).await?;
     for pair in &mut pairs {
         pair.run(Task::Dials { n: AT_ONCE, at_once: AT_ONCE, confirmed: false }).await?;
         pair.run(Task::Requests { n: scale.requests / 4, connections: AT_ONCE }).await?;
@@ -37,7 +47,7 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
 /// Enough for some tenths of a second; fewer where each dial is a TCP connection, whose ports would run out.
 fn dials_in_a_round(carrier: Carrier) -> u64 {
     match carrier {
-        Carrier::Tcp | Carrier::Dialback => 2,
+        Carrier::Tcp | Carrier::Upgraded | Carrier::Dialback => 2,
         _ => 12,
     }
 }

@@ -12,10 +12,11 @@ use crate::{
     task::Task,
 };
 
-const CARRIERS: [Carrier; 7] = [
+const CARRIERS: [Carrier; 8] = [
     Carrier::Native,
     Carrier::Dialback,
     Carrier::Tcp,
+    Carrier::Upgraded,
     Carrier::Raw,
     Carrier::YamuxTcp,
     Carrier::YamuxWebSocket,

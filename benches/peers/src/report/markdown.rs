@@ -46,8 +46,8 @@ fn head(machine: &Machine, rounds: usize) -> String {
 }
 
 fn verdicts(text: &mut String, gates: &[Gate]) {
-    line(text, "\n## Gates\n\n| row | figure | median | least to most | gate | goal | met |");
-    line(text, "|---|---|---:|---:|---|---|---|");
+    line(text, "\n## Gates\n\n| row | figure | median | least to most | gate | goal | met | bound |");
+    line(text, "|---|---|---:|---:|---|---|---|---|");
     for gate in gates {
         let (median, range) = match gate.measured {
             Some(Spread { median, least, most }) => {
@@ -55,10 +55,10 @@ fn verdicts(text: &mut String, gates: &[Gate]) {
             }
             None => ("–".to_owned(), "–".to_owned()),
         };
-        let verdict = verdict(gate);
+        let (verdict, bound) = (verdict(gate), bound(gate));
         let Gate { row, figure, .. } = gate;
         let (gate, goal) = (gate.gate.text(), gate.goal.text());
-        line(text, &format!("| {row} | {figure} | {median} | {range} | {gate} | {goal} | {verdict} |"));
+        line(text, &format!("| {row} | {figure} | {median} | {range} | {gate} | {goal} | {verdict} | {bound} |"));
     }
 }
 
@@ -70,6 +70,11 @@ pub(super) fn verdict(gate: &Gate) -> &'static str {
         Some((false, _)) => "**missed**",
         None => "not measured",
     }
+}
+
+/// What bounds a row, and how far that comes.
+pub(super) fn bound(gate: &Gate) -> String {
+    gate.bounded_by.map_or_else(String::new, |(name, spread)| format!("{}: {name}", rounded(spread.median)))
 }
 
 /// A table of the quantities of one sort, with what each carrier took and its ratio to the reference.

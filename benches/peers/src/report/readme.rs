@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    markdown::{line, rounded, verdict},
+    markdown::{bound, line, rounded, verdict},
     plot,
 };
 use crate::{
@@ -42,12 +42,15 @@ fn write(text: &mut String, book: &Book, gates: &[Gate], machine: &Machine, roun
     let Machine { command, cores, processor, kernel, date } = machine;
     line(text, &format!("`{command}`\\"));
     line(text, &format!("{date}; {cores} cores, {processor}, Linux {kernel}; medians of {rounds} rounds\n"));
-    line(text, "| | figure | measured | gate | goal | met |\n|---|---|---:|---:|---:|---|");
+    line(text, "| | figure | measured | gate | goal | met | bound |\n|---|---|---:|---:|---:|---|---|");
     for gate in gates.iter().filter(|gate| gate.measured.is_some()) {
         let measured = gate.measured.map_or_else(String::new, |spread| rounded(spread.median));
-        let (bound, goal) = (gate.gate.text(), gate.goal.text());
+        let (least, goal) = (gate.gate.text(), gate.goal.text());
         let Gate { row, figure, .. } = gate;
-        line(text, &format!("| {row} | {figure} | {measured} | {bound} | {goal} | {} |", verdict(gate)));
+        line(
+            text,
+            &format!("| {row} | {figure} | {measured} | {least} | {goal} | {} | {} |", verdict(gate), bound(gate)),
+        );
     }
     line(text, "");
     side_by_side(text, book);
