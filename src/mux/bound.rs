@@ -36,6 +36,11 @@ impl Bound {
         self.heard_before
     }
 
+    /// Whether a stream of the peer's was taken or accepted since this was asked last.
+    pub(super) fn take_begun(&self) -> bool {
+        self.shared.take_begun()
+    }
+
     /// Runs `f` under the lock if the link is still the bound one.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> Result<R, Superseded> {
         self.shared.with_link(self.epoch, f)

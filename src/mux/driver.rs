@@ -37,13 +37,18 @@ const LOCKED_BYTES: usize = MAX_MESSAGE;
 /// How many batches are taken in once nothing can be written any more; what a peer sent before it went away is less.
 const LAST_BATCHES: usize = 256;
 
+/// How many turns those get whom messages woke, before anything is given out: the second and later ones only while
+/// streams of the peer's begin, each of which goes through some hands before it has something to say. (Measured: a dial
+/// takes two writes less.)
+const TURNS: u8 = 4;
+
 /// How many messages one poll gives out. What the link buffers is what lies below the scheduler, not this.
 const TRANSMIT_BATCH: usize = 16;
 
 /// The future that owns one link and ends with it.
 ///
 /// Each poll does a bounded amount of work, in this order: is the link still the bound one? → take in up to 16
-/// messages → deadlines → let those run whom these woke, once → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
+/// messages → deadlines → let those run whom these woke, a few times → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
 /// park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
 ///
 /// The loss of a link does not end the session; that is for whoever awaits the [`LinkEnd`] to decide.
@@ -69,8 +74,8 @@ struct Driving {
     now: Instant,
     /// Messages on their way from the link to the session.
     received: Vec<Bytes>,
-    /// Those whom the last messages woke have had their turn.
-    yielded: bool,
+    /// How many turns those had whom the last messages woke.
+    turns: u8,
     bytes: StreamBytes,
 }
 
@@ -84,7 +89,7 @@ impl Driver {
             armed: None,
             now: now(),
             received: Vec::new(),
-            yielded: false,
+            turns: 0,
             bytes: StreamBytes::default(),
         };
         Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
@@ -123,13 +128,14 @@ impl Driving {
         self.now = now();
         let (all_received, any) = self.receive(cx)?;
         self.expire(cx)?;
-        if any && !self.yielded {
+        let waits = if self.turns == 0 { any } else { self.turns < TURNS && self.bound.take_begun() };
+        if waits {
             // What they have to say then leaves in one write with what is due anyway.
-            self.yielded = true;
+            self.turns += 1;
             cx.waker().wake_by_ref();
             return ControlFlow::Continue(());
         }
-        self.yielded = false;
+        self.turns = 0;
         let all_sent = self.transmit(cx)?;
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx) {
             return self.write_failed(cx, error);

@@ -5,7 +5,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// See [`State::rounds`].
     rounds: Arc<AtomicU64>,
+    /// See [`Shared::begin`].
+    begun: AtomicBool,
 }
 
 /// What was found under the lock of a session, and whom to wake for it. For who holds another lock at the time: wakers
@@ -36,7 +38,7 @@ impl Shared {
     /// Holds `session` for its first link, which has `epoch` or a later one.
     pub(super) fn new(session: Session, epoch: Epoch) -> Arc<Self> {
         let state = State::new(session, epoch);
-        Arc::new(Self { rounds: state.rounds(), state: Mutex::new(state) })
+        Arc::new(Self { rounds: state.rounds(), state: Mutex::new(state), begun: AtomicBool::new(false) })
     }
 
     /// Runs `f` under the lock, for streams and handles; then wakes whom its effects concern, the driver included.
@@ -78,6 +80,16 @@ impl Shared {
     /// See [`State::rounds`].
     pub(super) fn round(&self) -> u64 {
         self.rounds.load(Ordering::Acquire)
+    }
+
+    /// A stream of the peer's was taken or accepted: whoever did so is about to hand it to a task, or to write.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any [began](Self::begin) since this was asked last.
+    pub(super) fn take_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) && self.begun.swap(false, Ordering::Relaxed)
     }
 
     fn locked<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {

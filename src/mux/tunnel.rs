@@ -107,6 +107,7 @@ impl MuxTunnel {
                 None => state.session.ended().cloned().map(Err),
             })
             .await?;
+        self.shared.begin();
         Ok(MuxIncoming { shared: Some(Arc::clone(&self.shared)), incoming })
     }
 
@@ -249,6 +250,7 @@ impl MuxIncoming {
         let Some(shared) = self.shared.take() else { return Err(Error::new(ErrorKind::Internal)) };
         let id = self.incoming.stream;
         shared.with(|state| state.session.accept(id))?;
+        shared.begin();
         Ok(MuxStream::new(shared, id))
     }
 
