@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    panic,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,6 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{
     sync::{oneshot, watch},
+    task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{info, warn};
@@ -206,7 +208,8 @@ impl Links {
         loop {
             let since = Instant::now();
             self.tell(AgentStatus::Connected { since });
-            let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
+            let end;
+            (end, driver) = until_unbound(driver).await;
             let tunnel = &self.tunnel.0;
             let past = Past { progress: tunnel.progress(), stood: since.elapsed() };
             let ended = tunnel.ended();
@@ -311,6 +314,22 @@ impl Teller {
                 _ => AgentStatus::Waiting { until, cause, text },
             });
         }
+    }
+}
+
+/// Drives the link until it is not the bound one any more, in a task of its own, which ends with this future: each
+/// message that comes wakes it, and nothing else of the agent.
+async fn until_unbound(mut driver: Driver) -> (LinkEnd, Driver) {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
+        (end, driver)
+    });
+    match task.join_next().await {
+        Some(Ok(unbound)) => unbound,
+        Some(Err(failed)) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),
+        // The runtime goes down, and this task with it.
+        _ => std::future::pending().await,
     }
 }
 

@@ -68,7 +68,7 @@ struct Driving {
     link: MessageLink,
     bound: Bound,
     sleep: Pin<Box<Sleep>>,
-    /// For when `sleep` is set; `None` if the session waits for nothing.
+    /// For when `sleep` is set, if it is; never later than what the session waits for.
     armed: Option<Instant>,
     /// When this poll began: one reading of the clock for all of it.
     now: Instant,
@@ -232,12 +232,13 @@ impl Driving {
         ControlFlow::Continue(false)
     }
 
+    /// Has this task woken at the timeout, or before: to move the timer for each message costs more than to find now
+    /// and then that nothing is due.
     fn arm(&mut self, cx: &mut Context<'_>, timeout: Option<Instant>) {
-        if self.armed == timeout {
-            return;
-        }
-        self.armed = timeout;
-        if let Some(timeout) = timeout {
+        if let Some(timeout) = timeout
+            && self.armed.is_none_or(|armed| timeout < armed)
+        {
+            self.armed = Some(timeout);
             self.sleep.as_mut().reset(timeout.into());
             if self.sleep.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();

@@ -7,16 +7,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Waker,
 };
 
-use super::state::{After, State};
+use super::state::{After, Rounds, State};
 use crate::{key::Epoch, proto::Session};
 
 /// One session and all who wait for it.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// See [`State::rounds`].
-    rounds: Arc<AtomicU64>,
+    rounds: Arc<Rounds>,
     /// See [`Shared::begin`].
     begun: AtomicBool,
 }
@@ -28,6 +28,26 @@ pub(super) struct Shared {
 pub(crate) struct Deferred<T> {
     value: T,
     after: After,
+}
+
+/// A future that found nothing and left its waker, and has no need to look again before those like it are woken.
+#[derive(Debug, Default)]
+pub(super) struct Asleep(Option<(Waker, u64)>);
+
+impl Asleep {
+    /// Whether that is still so. A wake-up that comes at this moment wakes the task anew.
+    pub(super) fn is_asleep(&self, round: &AtomicU64, waker: &Waker) -> bool {
+        self.0.as_ref().is_some_and(|(own, slept)| *slept == round.load(Ordering::Acquire) && own.will_wake(waker))
+    }
+
+    /// To be called under the lock that the waker was left under.
+    pub(super) fn fall_asleep(&mut self, round: &AtomicU64, waker: &Waker) {
+        let round = round.load(Ordering::Acquire);
+        match &mut self.0 {
+            Some((own, slept)) if own.will_wake(waker) => *slept = round,
+            awake => *awake = Some((waker.clone(), round)),
+        }
+    }
 }
 
 /// A driver whose link is no longer the bound one.
@@ -77,9 +97,9 @@ impl Shared {
         })
     }
 
-    /// See [`State::rounds`].
-    pub(super) fn round(&self) -> u64 {
-        self.rounds.load(Ordering::Acquire)
+    /// How often those who wait were woken.
+    pub(super) fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     /// A stream of the peer's was taken or accepted: whoever did so is about to hand it to a task, or to write.

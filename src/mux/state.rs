@@ -77,9 +77,18 @@ pub(super) struct State {
     /// Since when the bound link is.
     up_since: Option<Instant>,
     tickets: u64,
-    /// How often any of the sets of waiters was woken.
-    rounds: Arc<AtomicU64>,
+    rounds: Arc<Rounds>,
     after: After,
+}
+
+/// How often those who wait were woken, readable without the lock: a future whose task was woken for something else
+/// need not take it to find that it was not meant.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// Those who wait in a set.
+    pub(super) sets: AtomicU64,
+    /// Readers of streams.
+    pub(super) reads: AtomicU64,
 }
 
 /// Which link may act on the session. Epochs only rise.
@@ -343,9 +352,8 @@ impl State {
         self.after.drop.extend(old);
     }
 
-    /// Rises whenever any who wait in a set are woken, so that one of several futures in a task need not take the lock
-    /// to find that it was not meant.
-    pub(super) fn rounds(&self) -> Arc<AtomicU64> {
+    /// How often those who wait were woken.
+    pub(super) fn rounds(&self) -> Arc<Rounds> {
         Arc::clone(&self.rounds)
     }
 
@@ -392,17 +400,20 @@ impl State {
             let after = &mut self.after.wake;
             match event {
                 Event::Opened => {
-                    self.rounds.fetch_add(1, Ordering::Release);
+                    self.rounds.sets.fetch_add(1, Ordering::Release);
                     after.extend(mem::take(&mut self.incoming.0).into_values());
                 }
                 Event::Answered(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.answer.take())),
-                Event::Readable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.read.take())),
+                Event::Readable(id) => {
+                    self.rounds.reads.fetch_add(1, Ordering::Release);
+                    after.extend(self.streams.get_mut(&id).and_then(|slots| slots.read.take()));
+                }
                 Event::Writable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
                 Event::Stopped(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.stopped.take())),
                 Event::OpensAvailable => self.open_queued(),
                 Event::Draining { code, deadline, jitter, .. } => {
                     self.peer_drain = Some(PeerDrain { code, deadline, jitter });
-                    self.rounds.fetch_add(1, Ordering::Release);
+                    self.rounds.sets.fetch_add(1, Ordering::Release);
                     after.extend(mem::take(&mut self.drains.0).into_values());
                     self.open_queued();
                 }
@@ -427,7 +438,8 @@ impl State {
 
     fn wake_all(&mut self) {
         self.open_queued();
-        self.rounds.fetch_add(1, Ordering::Release);
+        self.rounds.sets.fetch_add(1, Ordering::Release);
+        self.rounds.reads.fetch_add(1, Ordering::Release);
         let after = &mut self.after.wake;
         after.extend(mem::take(&mut self.streams).into_values().flat_map(Slots::into_wakers));
         after.extend(mem::take(&mut self.incoming.0).into_values());
@@ -438,8 +450,8 @@ impl State {
     /// Has the driver woken if there is something for it to do.
     pub(super) fn unpark_if_due(&mut self) {
         let Some(parked) = &self.driver else { return };
-        let earlier = self.session.poll_timeout().is_some_and(|due| parked.timeout.is_none_or(|armed| due < armed));
-        if earlier || (parked.room && self.session.wants_transmit()) {
+        let earlier = || self.session.poll_timeout().is_some_and(|due| parked.timeout.is_none_or(|armed| due < armed));
+        if (parked.room && self.session.wants_transmit()) || earlier() {
             self.after.wake.extend(self.driver.take().map(|parked| parked.waker));
         }
     }

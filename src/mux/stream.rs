@@ -10,7 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    shared::Shared,
+    shared::{Asleep, Shared},
     state::{State, Wait},
 };
 use crate::{
@@ -32,11 +32,13 @@ pub(crate) struct MuxStream {
     id: StreamId,
     /// How it ends: by this code, or in order.
     reset: Option<ResetCode>,
+    /// The reader, which found nothing.
+    reader: Asleep,
 }
 
 impl MuxStream {
     pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self { shared, id, reset: None }
+        Self { shared, id, reset: None, reader: Asleep::default() }
     }
 
     /// Ends both directions at once: the peer sees a reset, never an end.
@@ -51,8 +53,14 @@ impl MuxStream {
         mut room: usize,
         mut sink: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
+        let round = &self.shared.rounds().reads;
+        // HTTP looks for more several times in a turn.
+        if room > 0 && self.reader.is_asleep(round, cx.waker()) {
+            return Poll::Pending;
+        }
         let mut taken = false;
         let id = self.id;
+        let reader = &mut self.reader;
         let result = self.shared.with(|state| {
             for _ in 0..CHUNKS_PER_READ {
                 if room == 0 {
@@ -70,6 +78,7 @@ impl MuxStream {
                     Ok(Read::End) => break,
                     Ok(Read::Blocked) => {
                         state.wait(id, Wait::Read, cx.waker());
+                        reader.fall_asleep(round, cx.waker());
                         return Poll::Pending;
                     }
                     Err(error) => return Poll::Ready(Err(error)),

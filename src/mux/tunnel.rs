@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use super::budget::{Budget, Charge};
 use super::{
     bound::{Bound, now},
     opening::Opening,
-    shared::{Deferred, Shared},
+    shared::{Asleep, Deferred, Shared},
     state::{BindError, PeerDrain, State, Waiters},
     stream::MuxStream,
 };
@@ -167,7 +167,7 @@ impl MuxTunnel {
     where
         F: FnMut(&mut State) -> Option<T> + Unpin,
     {
-        Until { shared: &self.shared, of, ticket: None, parked: None, find }
+        Until { shared: &self.shared, of, ticket: None, asleep: Asleep::default(), find }
     }
 }
 
@@ -185,8 +185,7 @@ struct Until<'a, F> {
     shared: &'a Shared,
     of: fn(&mut State) -> &mut Waiters,
     ticket: Option<u64>,
-    /// The waker that is there, and the round in which nothing was found.
-    parked: Option<(Waker, u64)>,
+    asleep: Asleep,
     find: F,
 }
 
@@ -197,29 +196,20 @@ where
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let Self { shared, of, ticket, parked, find } = self.get_mut();
-        // The task was woken for something else: its other futures are the link's driver, and the like.
-        if let Some((waker, round)) = parked
-            && *round == shared.round()
-            && waker.will_wake(cx.waker())
-        {
+        let Self { shared, of, ticket, asleep, find } = self.get_mut();
+        let round = &shared.rounds().sets;
+        // Its task was woken for another future: the driver of a link, as a rule.
+        if asleep.is_asleep(round, cx.waker()) {
             return Poll::Pending;
         }
-        let (found, round) = shared.with(|state| {
-            let found = find(state);
-            if found.is_none() {
-                state.wait_in(*of, ticket, cx.waker());
-            }
-            // Before the lock is free, so that none is missed after it.
-            (found, shared.round())
-        });
-        match found {
+        shared.with(|state| match find(state) {
             Some(found) => Poll::Ready(found),
             None => {
-                *parked = Some((cx.waker().clone(), round));
+                state.wait_in(*of, ticket, cx.waker());
+                asleep.fall_asleep(round, cx.waker());
                 Poll::Pending
             }
-        }
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a session tells its owner.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -60,7 +61,36 @@ type Key = (u8, Option<StreamId>);
 pub(crate) struct Events {
     queue: VecDeque<Event>,
     /// What stands in `queue`.
-    waiting: BTreeSet<Key>,
+    waiting: HashSet<Key, BuildHasherDefault<KeyHasher>>,
+}
+
+/// Spreads keys by a multiplication: there are two of them for each byte there and back. Ids that a peer picks to
+/// collide make it compare no more of them than there may be streams.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.write_u64(n.into());
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(n.into());
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // The golden ratio's fraction, as in Fibonacci hashing.
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // The table looks at the low bits.
+        self.0.rotate_left(32)
+    }
 }
 
 impl Event {
