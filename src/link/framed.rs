@@ -72,6 +72,11 @@ impl Framed {
         &mut self.wire
     }
 
+    /// Whether the last read brought less than it asked for, and all of it was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.inbound.is_drained()
+    }
+
     /// The next message or control frame. Answers to pings are written on the way.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, LinkError>> {
         loop {

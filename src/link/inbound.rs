@@ -39,17 +39,31 @@ pub(super) struct Inbound {
     /// How much the next read asks for.
     read: usize,
     small_reads: u32,
+    /// The last read brought less than it asked for.
+    short: bool,
     /// What the frame that is under way still lacks.
     lacks: usize,
 }
 
 impl Inbound {
     pub(super) fn new() -> Self {
-        Self { unread: BytesMut::new(), spares: VecDeque::new(), read: SMALL_READ, small_reads: 0, lacks: 0 }
+        Self {
+            unread: BytesMut::new(),
+            spares: VecDeque::new(),
+            read: SMALL_READ,
+            small_reads: 0,
+            short: false,
+            lacks: 0,
+        }
     }
 
     pub(super) fn unread(&self) -> &[u8] {
         &self.unread
+    }
+
+    /// Whether the last read brought less than it asked for, and all of it was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.short && self.unread.is_empty()
     }
 
     /// The frame that is under way lacks so much.
@@ -76,6 +90,7 @@ impl Inbound {
             self.make_room(asked);
             ready!(poll_read_buf(Pin::new(wire), cx, &mut self.unread))?
         };
+        self.short = n < asked;
         self.lacks = self.lacks.saturating_sub(n);
         if n >= self.read {
             self.read = (self.read * 4).min(LARGE_READ);

@@ -125,6 +125,14 @@ impl MessageLink {
         }
     }
 
+    /// Whether the last read brought less than it asked for, and all of it was taken: there is hardly more now.
+    pub(crate) fn is_drained(&self) -> bool {
+        match &self.engine {
+            Engine::Ours(framed) => framed.is_drained(),
+            Engine::Library(_) => false,
+        }
+    }
+
     /// The next binary message. After an error, [`LinkError::Eof`] for ever.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
         if self.failed {

@@ -126,7 +126,7 @@ impl Future for Driver {
 impl Driving {
     fn poll(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
         self.now = now();
-        let (all_received, any) = self.receive(cx)?;
+        let (all_received, any) = self.receive(cx, self.turns == 0)?;
         self.expire(cx)?;
         let waits = if self.turns == 0 { any } else { self.turns < TURNS && self.bound.take_begun() };
         if waits {
@@ -146,8 +146,9 @@ impl Driving {
         ControlFlow::Continue(())
     }
 
-    /// Whether that was all, and whether there was any.
-    fn receive(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, (bool, bool)> {
+    /// Whether that was all, and whether there was any. `again`: if there is any, this is polled again in any case, and
+    /// may leave it to that to find that there is no more.
+    fn receive(&mut self, cx: &mut Context<'_>, again: bool) -> ControlFlow<Outcome, (bool, bool)> {
         let (mut bytes, mut any, mut end) = (0, false, None);
         for _ in 0..RECEIVE_BATCH {
             match self.link.poll_recv(cx) {
@@ -158,6 +159,9 @@ impl Driving {
                     if bytes >= LOCKED_BYTES {
                         bytes = 0;
                         self.handle_received()?;
+                    }
+                    if again && self.link.is_drained() {
+                        break;
                     }
                 }
                 Poll::Ready(Err(error)) => {
@@ -273,7 +277,7 @@ impl Driving {
         // read's own error, as a rule.
         let read = poll_fn(|cx| {
             for _ in 0..LAST_BATCHES {
-                match self.receive(cx) {
+                match self.receive(cx, false) {
                     ControlFlow::Continue((false, _)) => {}
                     received => return Poll::Ready(received.map_continue(drop)),
                 }
