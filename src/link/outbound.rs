@@ -25,14 +25,19 @@ const MASKED_BLOCK: usize = 4 * 1024;
 /// How many pieces go into one write.
 const SLICES: usize = 16;
 
-/// The buffer of a batch below this is not kept for the next one.
+/// The buffer of a batch below this is not kept for the next one, unless it is tiny.
 const SMALL_WRITE: usize = 4 * 1024;
+
+/// What an idle link holds for writing, at most: the next small message needs nothing else.
+const TINY_WRITE: usize = 256;
 
 /// What is to be written, in order: pieces, then the tail.
 #[derive(Default)]
 pub(super) struct Outbound {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
+    /// So much of the tail is written.
+    sent: usize,
     len: usize,
     /// How much was queued since it was empty last.
     batch: usize,
@@ -65,6 +70,7 @@ impl Outbound {
             }),
             None if bytes.len() < SHARED => self.tail.extend_from_slice(&bytes),
             None => {
+                self.tail.advance(mem::take(&mut self.sent));
                 if !self.tail.is_empty() {
                     self.pieces.push_back(self.tail.split().freeze());
                 }
@@ -80,10 +86,10 @@ impl Outbound {
 
     pub(super) fn poll_write(&self, wire: Pin<&mut Wire>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.pieces.is_empty() {
-            return wire.poll_write(cx, &self.tail);
+            return wire.poll_write(cx, &self.tail[self.sent..]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let pieces = self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]]);
+        let pieces = self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[self.sent..]]);
         let n = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
         wire.poll_write_vectored(cx, &slices[..n])
     }
@@ -98,9 +104,13 @@ impl Outbound {
             written -= first.len();
             self.pieces.pop_front();
         }
-        self.tail.advance(written);
-        if self.len == 0 && mem::take(&mut self.batch) < SMALL_WRITE {
-            self.tail = BytesMut::new();
+        self.sent += written;
+        if self.len == 0 {
+            self.sent = 0;
+            self.tail.clear();
+            if mem::take(&mut self.batch) < SMALL_WRITE && self.tail.capacity() > TINY_WRITE {
+                self.tail = BytesMut::new();
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::frame::CloseCode;
 /// DATA with less than this is tiny, and drawn on a budget while it is unread.
 const TINY: usize = 256;
 
-/// A payload below this, or below a fifth of the message that it pins, is copied and joined with its neighbours. (A
+/// A payload below this behind others, or below a fifth of the message that it pins, is copied and joined with its neighbours. (A
 /// quarter would copy every quantum of a full message, which heads make a little less than a quarter of it.)
 const COPIED: usize = 1024;
 
@@ -102,7 +102,9 @@ impl RecvHalf {
         }
         let tiny = u32::from(payload.len() < TINY);
         self.unread = self.unread.saturating_add(payload.len());
-        if payload.len() < COPIED || payload.len() < pinned / 5 {
+        // The first is never one of many.
+        let short = payload.len() < COPIED && self.unread > payload.len();
+        if short || payload.len() < pinned / 5 {
             if self.tail.len().saturating_add(payload.len()) > JOINED {
                 self.push_tail();
             }
@@ -285,13 +287,15 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_joined_up_to_16_kib() {
+    fn copies_behind_the_first_are_joined_up_to_16_kib() {
         let mut half = RecvHalf::new(1 << 20);
         for _ in 0..100 {
             half.on_data(Bytes::from_static(&[7; 1000]), 1024).unwrap();
         }
-        let Ok(Read::Bytes(bytes)) = read(&mut half) else { panic!("bytes expected") };
-        assert_eq!(bytes.len(), 16_000);
+        for expected in [1000, 16_000, 16_000] {
+            let Ok(Read::Bytes(bytes)) = read(&mut half) else { panic!("bytes expected") };
+            assert_eq!(bytes.len(), expected);
+        }
     }
 
     #[test]

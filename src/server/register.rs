@@ -100,6 +100,7 @@ async fn drive(driver: &mut Driver, tunnel: &Tunnel, lease: &Lease, expiry: Opti
     let mut expires = pin!(at(expiry).fuse());
     loop {
         tokio::select! {
+            biased;
             end = &mut driver => return end,
             drain = &mut drains => lease.drained(drain),
             () = &mut expires => {
