@@ -64,22 +64,18 @@ impl ByteLink {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Result<Bytes, ByteEnd>, LinkError>> {
+        // To read can be to write, and only the last waker is told of room: a writer's must not be lost.
+        let both = self.writer.as_ref().filter(|writer| !writer.will_wake(cx.waker())).cloned();
+        let both = both.map(|writer| Waker::from(Arc::new(Both(writer, cx.waker().clone()))));
+        let cx = &mut Context::from_waker(both.as_ref().unwrap_or(cx.waker()));
         while self.unread.is_empty() {
             if let Some(end) = self.end {
                 return Poll::Ready(Ok(Err(end)));
             }
             self.ping(cx)?;
             if self.unflushed {
-                // Only the last waker is told of room: a writer's must not be lost. An error here is told better by
-                // what is read.
-                let both = self.writer.as_ref().filter(|writer| !writer.will_wake(cx.waker())).cloned();
-                let _ = match both {
-                    Some(writer) => {
-                        let both = Waker::from(Arc::new(Both(writer, cx.waker().clone())));
-                        self.flush(&mut Context::from_waker(&both))
-                    }
-                    None => self.flush(cx),
-                };
+                // An error here is told better by what is read.
+                let _ = self.flush(cx);
             }
             match ready!(self.link.poll_recv(cx)) {
                 Ok(message) => self.unread = message,

@@ -77,7 +77,7 @@ impl Limits {
     pub(crate) const CONTROL: Self = Self { max_message: 64 * KIB, read_buffer: Some(SMALL_READ_BUFFER) };
     /// Those of links that bear the bytes of one stream. A peer of the deployed kind makes one message of what its
     /// program writes at once, a picture say; it is held until it is whole.
-    pub(crate) const BYTES: Self = Self { max_message: 16 * 1024 * KIB, read_buffer: Some(SMALL_READ_BUFFER) };
+    pub(crate) const BYTES: Self = Self { max_message: 16 * 1024 * KIB, read_buffer: None };
 }
 
 /// How far [`MessageLink::poll_close`] has come.
@@ -106,7 +106,7 @@ impl MessageLink {
     {
         let Limits { max_message, read_buffer } = limits;
         let max_outgoing = max_message.max(MAX_MESSAGE);
-        let wire = Wire::new(io, early);
+        let wire = Wire::new(io, &early);
         let engine = match read_buffer {
             None => Engine::Ours(Box::new(Framed::new(wire, side, max_message))),
             Some(read_buffer) => {
@@ -332,8 +332,8 @@ fn cut(reason: &str) -> &str {
 
 const KIB: usize = 1024;
 
-/// Where there is a link for each stream, most are idle, and memory counts for more than bulk.
-const SMALL_READ_BUFFER: usize = 4 * KIB;
+/// Most control links are idle, and most lines have less than 200 bytes; a longer one makes the buffer grow.
+const SMALL_READ_BUFFER: usize = KIB;
 
 /// Up to here messages are gathered for one write: two of the biggest.
 pub(super) const WRITE_BUFFER: usize = 128 * KIB;

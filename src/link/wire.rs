@@ -79,7 +79,9 @@ trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for I {}
 
 impl Wire {
-    pub(super) fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, early: Bytes) -> Self {
+    /// `early` is copied: it is a few bytes of a buffer of some KiB, which would stay as long as the link.
+    pub(super) fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, early: &[u8]) -> Self {
+        let early = Bytes::copy_from_slice(early);
         Self { io: Mutex::new(Box::new(io)), early, active: false, frames: None, finished: false }
     }
 
