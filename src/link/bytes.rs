@@ -97,7 +97,7 @@ impl ByteLink {
         self.park(cx, &ready);
         ready!(ready)?;
         let taken = buf.remaining().min(CHUNK);
-        self.link.start_send(buf.copy_to_bytes(taken))?;
+        self.link.start_send_buf(&mut buf, taken)?;
         self.unflushed = true;
         match self.flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::{
@@ -201,6 +201,24 @@ impl Framed {
             let len = piece.len();
             self.outbound.push(piece, key.map(|key| rotated(key, at)));
             at += len;
+        }
+        Ok(())
+    }
+
+    /// The same for so many bytes that lie elsewhere.
+    pub(super) fn start_copied(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
+        if self.closed {
+            return Err(LinkError::Eof);
+        }
+        let key = self.key();
+        let header = Header { is_last: true, opcode: Opcode::Binary, len: len as u64, mask: key };
+        self.outbound.push_header(header);
+        let mut at = 0;
+        while at < len {
+            let n = buf.chunk().len().min(len - at);
+            self.outbound.push_copied(&buf.chunk()[..n], key.map(|key| rotated(key, at)));
+            buf.advance(n);
+            at += n;
         }
         Ok(())
     }

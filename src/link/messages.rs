@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -216,6 +216,14 @@ impl MessageLink {
         match &mut self.engine {
             Engine::Ours(framed) => framed.start_message(message),
             Engine::Library(library) => library.start_message(message.into_bytes()),
+        }
+    }
+
+    /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be.
+    pub(crate) fn start_send_buf(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
+        match &mut self.engine {
+            Engine::Ours(framed) if len <= self.max_outgoing => framed.start_copied(buf, len),
+            _ => self.start_send(buf.copy_to_bytes(len)),
         }
     }
 

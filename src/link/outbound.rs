@@ -60,22 +60,25 @@ impl Outbound {
 
     /// Queues bytes of a payload, as they are or masked.
     pub(super) fn push(&mut self, bytes: Bytes, key: Option<[u8; 4]>) {
+        if key.is_some() || bytes.len() < SHARED {
+            return self.push_copied(&bytes, key);
+        }
         self.count(bytes.len());
-        match key {
-            // Block by block, so that each is masked while it is in the nearest cache.
-            Some(key) => bytes.chunks(MASKED_BLOCK).for_each(|block| {
-                let at = self.tail.len();
-                self.tail.extend_from_slice(block);
-                mask(&mut self.tail[at..], key);
-            }),
-            None if bytes.len() < SHARED => self.tail.extend_from_slice(&bytes),
-            None => {
-                self.tail.advance(mem::take(&mut self.sent));
-                if !self.tail.is_empty() {
-                    self.pieces.push_back(self.tail.split().freeze());
-                }
-                self.pieces.push_back(bytes);
-            }
+        self.tail.advance(mem::take(&mut self.sent));
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+        self.pieces.push_back(bytes);
+    }
+
+    /// Queues a copy; masked block by block, each while it is in the nearest cache.
+    pub(super) fn push_copied(&mut self, bytes: &[u8], key: Option<[u8; 4]>) {
+        self.count(bytes.len());
+        let Some(key) = key else { return self.tail.extend_from_slice(bytes) };
+        for block in bytes.chunks(MASKED_BLOCK) {
+            let at = self.tail.len();
+            self.tail.extend_from_slice(block);
+            mask(&mut self.tail[at..], key);
         }
     }
 

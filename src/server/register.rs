@@ -17,7 +17,7 @@ use crate::{
     metrics,
     mux::{
         Driver, MuxTunnel,
-        establish::{self, EstablishError},
+        establish::{self as handshake, EstablishError},
     },
     proto::{Role, Session, SessionConfig, SessionEnd},
     tunnel::Tunnel,
@@ -44,13 +44,33 @@ pub(crate) async fn run(arrival: Arrival) {
 }
 
 async fn serve(arrival: Arrival) -> Result<(), Failure> {
+    // Boxed: what it takes to make a tunnel is more than an idle one should hold.
+    let Arrived { mut driver, tunnel, lease, expiry } = Box::pin(establish(arrival)).await?;
+    let end = drive(&mut driver, &tunnel, &lease, expiry).await;
+    tracing::debug!(?end, "link down");
+    // Before the farewell: the agent may be back meanwhile.
+    lease.lost(end);
+    driver.await;
+    Ok(())
+}
+
+/// A link that is up.
+struct Arrived {
+    driver: Driver,
+    tunnel: Tunnel,
+    lease: Lease,
+    /// When the credentials expire.
+    expiry: Option<Instant>,
+}
+
+async fn establish(arrival: Arrival) -> Result<Arrived, Failure> {
     let Arrival { upgrade, epoch, grant, connman, session: config, handshake_timeout: within, permit } = arrival;
     // Counted from the grant, of which this task is the first poll's distance away. One that overflows never comes.
     let expiry = grant.lifetime().and_then(|lifetime| Instant::now().checked_add(lifetime));
 
     let completed = timeout(within, upgrade.complete(Limits::NATIVE)).await;
     let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
-    let (hello, has) = establish::accept(&mut link, within).await.map_err(Failure::Establish)?;
+    let (hello, has) = handshake::accept(&mut link, within).await.map_err(Failure::Establish)?;
     let offer = Offer { session: hello.session, attempt: hello.attempt, has };
     let bounds = hello.bounds;
 
@@ -72,25 +92,19 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         },
         Err(refusal) => {
             let code = close_code(refusal);
-            establish::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
+            handshake::refuse(&mut link, code, code.meaning().unwrap_or_default()).await;
             return Err(Failure::Refused(refusal));
         }
     };
     let welcome = Welcome { resumed, ..Welcome::new(session, offer.attempt, config.bounds(), max_hold) };
-    if let Err(error) = establish::welcome(&mut link, &welcome, bound.has()).await {
+    if let Err(error) = handshake::welcome(&mut link, &welcome, bound.has()).await {
         drop(bound);
         lease.lost(LinkEnd::Lost);
         return Err(Failure::Welcome(error));
     }
     drop(permit);
     tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), resumed, "link up");
-    let mut driver = Driver::new(link, bound);
-    let end = drive(&mut driver, &tunnel, &lease, expiry).await;
-    tracing::debug!(?end, "link down");
-    // Before the farewell: the agent may be back meanwhile.
-    lease.lost(end);
-    driver.await;
-    Ok(())
+    Ok(Arrived { driver: Driver::new(link, bound), tunnel, lease, expiry })
 }
 
 /// Drives the link until it is not the bound one any more, and meanwhile hears the agent say that it drains, and sees the credentials expire.
