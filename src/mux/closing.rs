@@ -91,8 +91,8 @@ pub(super) struct Farewell(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Farewell {
     /// Says `words` on `link`, then drops it.
-    pub(super) fn new(mut link: MessageLink, words: Box<Words>) -> Self {
-        let Words { last, code, reason, within } = *words;
+    pub(super) fn new(mut link: MessageLink, words: Words) -> Self {
+        let Words { last, code, reason, within } = words;
         Self(Box::pin(async move { close_within(within, &mut link, last, code, &reason).await }))
     }
 

@@ -103,7 +103,7 @@ impl Driver {
             self.end = outcome.end;
             metrics::record_close(outcome.end.as_str());
             let link = self.driving.take().map(|driving| driving.link);
-            self.farewell = link.zip(outcome.close).map(|(link, words)| Farewell::new(link, words));
+            self.farewell = link.zip(outcome.close).map(|(link, words)| Farewell::new(link, *words));
         }
         Poll::Ready(self.end)
     }
