@@ -44,7 +44,8 @@ pub struct SessionConfig {
     pub base_credit: u32,
     /// What a stream is lent above its base credit at first, at most. Default 496 KiB, 512 KiB in all (measured: 256
     /// KiB cost a single stream 5 to 10 % of its throughput in wake-ups, 1 MiB gives no more). Over round trips of up to
-    /// 2 ms busy streams share one whole window, with an eighth of it for each at the least. Over longer ones a window grows to what is read in two round trips, at most to a quarter of `recv_budget`.
+    /// 0.5 ms busy streams share one whole window, with an eighth of it for each at the least. Over longer ones a window
+    /// grows to what is read in two round trips, at most to a quarter of `recv_budget`.
     pub lent_credit: u32,
     /// How long the link may be silent before a PING is sent. Default 15 s, varied by 20 % either way so that a
     /// fleet does not ping in step.
