@@ -141,7 +141,7 @@ impl RecvWindow {
             }
         };
         self.resize(wanted.min(lender.most), lender);
-        self.due = if far.is_some() { (self.size / 4).min(STEP) } else { self.size / 2 };
+        self.due = if far.is_some() { (self.size / 4).min(STEP.max(self.size / 32)) } else { self.size / 2 };
         self.granted
     }
 
@@ -194,7 +194,8 @@ fn scale(n: u64, a: Duration, b: Duration) -> u64 {
 /// Up to this round trip a first window fills 8 Gbit/s.
 const NEAR: Duration = Duration::from_micros(500);
 
-/// Over a long way credit is due once this was read, if not sooner: as often as over a short one by default.
+/// Over a long way credit is due once this was read, as often as over a short one by default; of windows above 8 MiB, a
+/// 32nd.
 const STEP: u64 = 256 * 1024;
 
 /// Lends a tunnel's budget for unread data, beyond what every stream is guaranteed.
