@@ -31,10 +31,6 @@ use crate::{
 
 /// Which side of a WebSocket this is: the client masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    not(any(test, all(feature = "agent", feature = "server"))),
-    expect(dead_code, reason = "each side is made by the feature that it is named after")
-)]
 pub(crate) enum Side {
     /// The agent's side.
     Client,
