@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::{
+    engine::Event,
     error::LinkError,
     header::{Header, MAX_CONTROL, Opcode, rotated},
     inbound::Inbound,
@@ -24,14 +25,6 @@ use crate::frame::{CloseCode, Message};
 
 /// How much answers to pings may take beyond a full buffer; of those that find no room only the last one is kept.
 const PONG_ROOM: usize = 4 * 1024;
-
-/// What came.
-#[derive(Debug)]
-pub(super) enum Event {
-    Message(Bytes),
-    Ping,
-    Pong(Bytes),
-}
 
 /// One WebSocket.
 pub(super) struct Framed {

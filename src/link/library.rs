@@ -17,8 +17,8 @@ use tokio_tungstenite::{
 };
 
 use super::{
+    engine::Event,
     error::LinkError,
-    framed::Event,
     messages::{Side, WRITE_BUFFER},
     wire::Wire,
 };

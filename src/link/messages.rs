@@ -19,9 +19,8 @@ use tokio::{
 };
 
 use super::{
+    engine::{Engine, Event},
     error::LinkError,
-    framed::{Event, Framed},
-    library::Library,
     wire::Wire,
 };
 use crate::{
@@ -49,12 +48,6 @@ pub(crate) struct MessageLink {
     max_outgoing: usize,
     /// What the last pong repeats, until it is asked for.
     pong: Option<Bytes>,
-}
-
-/// Who does the framing.
-enum Engine {
-    Ours(Box<Framed>),
-    Library(Box<Library>),
 }
 
 /// How a link's memory is bounded, in bytes.
@@ -100,33 +93,20 @@ impl MessageLink {
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Limits { max_message, read_buffer } = limits;
-        let max_outgoing = max_message.max(MAX_MESSAGE);
-        let wire = Wire::new(io, &early);
-        let engine = match read_buffer {
-            None => Engine::Ours(Box::new(Framed::new(wire, side, max_message))),
-            Some(read_buffer) => {
-                let room = WRITE_BUFFER.saturating_add(max_outgoing);
-                Engine::Library(Box::new(Library::new(wire, side, max_message, read_buffer, room).await))
-            }
-        };
         let second = Duration::from_secs(1);
         Self {
-            engine,
+            engine: Engine::new(Wire::new(io, &early), side, limits).await,
             closing: Closing::Open,
             failed: false,
             controls: FloodBudget::new("flood of WebSocket pings", CONTROLS_PER_SECOND, second, CONTROLS_BURST),
-            max_outgoing,
+            max_outgoing: limits.max_message.max(MAX_MESSAGE),
             pong: None,
         }
     }
 
     /// Whether the last read brought less than it asked for, and all of it was taken: there is hardly more now.
     pub(crate) fn is_drained(&self) -> bool {
-        match &self.engine {
-            Engine::Ours(framed) => framed.is_drained(),
-            Engine::Library(_) => false,
-        }
+        self.engine.is_drained()
     }
 
     /// The next binary message. After an error, [`LinkError::Eof`] for ever.
@@ -145,11 +125,7 @@ impl MessageLink {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
         for _ in 0..CONTROL_FRAMES_PER_POLL {
-            let event = match &mut self.engine {
-                Engine::Ours(framed) => ready!(framed.poll_event(cx))?,
-                Engine::Library(library) => ready!(library.poll_event(cx))?,
-            };
-            match event {
+            match ready!(self.engine.poll_event(cx))? {
                 Event::Message(message) => return Poll::Ready(Ok(message)),
                 // The answer is queued; the next poll writes it, or has this task woken when it can.
                 Event::Ping => self.spend_control()?,
@@ -171,13 +147,7 @@ impl MessageLink {
     /// Buffers a ping; the next flush sends it. One for which the buffer has no room is left out: what fills it shows
     /// as much.
     pub(crate) fn start_ping(&mut self, payload: [u8; 8]) -> Result<(), LinkError> {
-        match &mut self.engine {
-            Engine::Ours(framed) => {
-                framed.start_ping(payload);
-                Ok(())
-            }
-            Engine::Library(library) => library.start_ping(payload),
-        }
+        self.engine.start_ping(payload)
     }
 
     /// What the last pong repeats, if one came since this was asked last.
@@ -195,10 +165,7 @@ impl MessageLink {
 
     /// Whether there is room for one more message in the write buffer; a full one is written out first.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        match &mut self.engine {
-            Engine::Ours(framed) => framed.poll_ready(cx),
-            Engine::Library(library) => library.poll_ready(cx),
-        }
+        self.engine.poll_ready(cx)
     }
 
     /// Buffers a message; only after [`poll_ready`](Self::poll_ready) gave `Ready(Ok)`. Nothing is written before
@@ -209,26 +176,20 @@ impl MessageLink {
             // It would never fit.
             return Err(LinkError::Io(io::Error::new(io::ErrorKind::InvalidInput, "message over the link's limit")));
         }
-        match &mut self.engine {
-            Engine::Ours(framed) => framed.start_message(message),
-            Engine::Library(library) => library.start_message(message.into_bytes()),
-        }
+        self.engine.start_message(message)
     }
 
     /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be.
     pub(crate) fn start_send_buf(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
-        match &mut self.engine {
-            Engine::Ours(framed) if len <= self.max_outgoing => framed.start_copied(buf, len),
-            _ => self.start_send(buf.copy_to_bytes(len)),
+        if len > self.max_outgoing {
+            return self.start_send(buf.copy_to_bytes(len));
         }
+        self.engine.start_copied(buf, len)
     }
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        match &mut self.engine {
-            Engine::Ours(framed) => framed.poll_flush(cx),
-            Engine::Library(library) => library.poll_flush(cx),
-        }
+        self.engine.poll_flush(cx)
     }
 
     /// Writes what is buffered and one close frame, then ends this side of the byte stream; the first call's code and
@@ -241,10 +202,7 @@ impl MessageLink {
                     // Flushed first, so that there is room for the frame: a refused one would be forgotten.
                     if ready!(self.poll_flush(cx)).is_ok() {
                         // Fails where the peer closed first; then the answer to that is the close frame.
-                        match &mut self.engine {
-                            Engine::Ours(framed) => framed.start_close(code, cut(reason)),
-                            Engine::Library(library) => library.start_close(code, cut(reason)),
-                        }
+                        self.engine.start_close(code, cut(reason));
                     }
                     Closing::Flushing
                 }
@@ -267,10 +225,7 @@ impl MessageLink {
     }
 
     fn wire(&mut self) -> &mut Wire {
-        match &mut self.engine {
-            Engine::Ours(framed) => framed.wire(),
-            Engine::Library(library) => library.wire(),
-        }
+        self.engine.wire()
     }
 
     /// The next binary message.
