@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::{
+    close,
     engine::Event,
     error::LinkError,
     header::{Header, MAX_CONTROL, Opcode, rotated},
@@ -99,8 +100,10 @@ impl Framed {
             let begun = self.partial.as_ref().map_or(0, BytesMut::len);
             let len = usize::try_from(header.len).unwrap_or(usize::MAX);
             match header.opcode {
+                Opcode::Text | Opcode::Binary if self.partial.is_some() => {
+                    return Err(malformed("message within another"));
+                }
                 Opcode::Text => return Err(LinkError::Text),
-                Opcode::Binary if self.partial.is_some() => return Err(malformed("message within another")),
                 Opcode::Continuation if self.partial.is_none() => return Err(malformed("nothing to continue")),
                 Opcode::Binary | Opcode::Continuation if len > self.max_message - begun => {
                     return Err(LinkError::TooBig);
@@ -153,23 +156,13 @@ impl Framed {
 
     /// The peer's close frame is answered by the same code.
     fn on_close(&mut self, payload: &[u8]) -> Result<LinkError, LinkError> {
-        let (code, reason) = match payload {
-            [] => (None, String::new()),
-            [_] => return Err(malformed("close frame of one byte")),
-            [high, low, reason @ ..] => {
-                let code = u16::from_be_bytes([*high, *low]);
-                if code < 1000 {
-                    return Err(malformed("close code below 1000"));
-                }
-                (Some(CloseCode::new(code)), String::from_utf8_lossy(reason).into_owned())
-            }
-        };
+        let (code, reason) = close::decode(payload).map_err(malformed)?;
         self.over = true;
         if !self.closed {
             self.closed = true;
             self.queue_control(Opcode::Close, payload);
         }
-        Ok(LinkError::Closed { code, reason })
+        Ok(LinkError::Closed { code, reason: reason.to_owned() })
     }
 
     /// Whether there is room for one more message; a full buffer is written out first.

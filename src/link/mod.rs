@@ -3,8 +3,8 @@
 //! - `handshake`: what both ends of the opening handshake must agree on.
 //! - `upgrade`: the server's end of it, `client` the agent's.
 //! - `messages`: whole binary messages once it is done, over one of the two framings that `engine` chooses from: `framed`,
-//!   which is ours (with `header`, and `inbound` and `outbound` for its buffers), and `library`, the only place that
-//!   names the WebSocket library, but for the key arithmetic of the handshake.
+//!   which is ours (with `header`, `close`, and `inbound` and `outbound` for its buffers), and `library`, the only place
+//!   that names the WebSocket library, but for the key arithmetic of the handshake.
 //! - `wire`: the byte stream below.
 //! - `bytes`: one read and written as a byte stream, whatever the borders of its messages.
 //! - `error`: why a link stopped.
@@ -12,6 +12,7 @@
 mod bytes;
 #[cfg(feature = "agent")]
 mod client;
+mod close;
 mod engine;
 mod error;
 mod framed;

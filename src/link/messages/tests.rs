@@ -98,6 +98,9 @@ async fn frames_that_cannot_be_are_malformed() {
         ("reserved bit", masked(0xc2, b"x")),
         ("stray continuation", masked(0x80, b"x")),
         ("one byte of close", masked(0x88, b"x")),
+        ("close code that stands for no frame", masked(0x88, b"\x03\xee")),
+        ("reason that is not UTF-8", masked(0x88, b"\x03\xe8\xff")),
+        ("text within a message", [masked(0x02, b"x"), masked(0x81, b"y")].concat()),
     ];
     for (name, frame) in frames {
         let error = error_after(&frame).await;
