@@ -152,6 +152,16 @@ pub use link::{LinkEnd, Protocol};
 #[cfg(any(feature = "server", feature = "agent"))]
 pub use tunnel::TunnelStream;
 
+/// What a fuzz target reaches below the public interface.
+#[cfg(all(fuzzing, any(feature = "server", feature = "agent")))]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Do our framing of WebSockets and the library's agree on this input?
+    pub fn framing(input: &[u8]) {
+        crate::link::differential(input);
+    }
+}
+
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "proxy", feature = "agent"))]
 #[doc = include_str!("../README.md")]

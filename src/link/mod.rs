@@ -8,11 +8,14 @@
 //! - `wire`: the byte stream below.
 //! - `bytes`: one read and written as a byte stream, whatever the borders of its messages.
 //! - `error`: why a link stopped.
+//! - `differential`: for tests and fuzzing, whether the two framings agree, on a `pipe` that has no peer.
 
 mod bytes;
 #[cfg(feature = "agent")]
 mod client;
 mod close;
+#[cfg(any(test, fuzzing))]
+mod differential;
 mod engine;
 mod error;
 mod framed;
@@ -22,6 +25,8 @@ mod inbound;
 mod library;
 mod messages;
 mod outbound;
+#[cfg(any(test, fuzzing))]
+mod pipe;
 #[cfg(feature = "server")]
 mod upgrade;
 mod wire;
@@ -40,6 +45,9 @@ pub(crate) use messages::MessageLink;
 pub(crate) use messages::Limits;
 #[cfg(feature = "server")]
 pub(crate) use upgrade::{Refusal, Upgrade, offers_protocols};
+// For fuzzing.
+#[cfg(fuzzing)]
+pub(crate) use differential::differential;
 // For tests of those above, which make links over pipes.
 #[cfg(test)]
 pub(crate) use messages::Side;
