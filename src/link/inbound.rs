@@ -141,3 +141,140 @@ impl Inbound {
         payload
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::link::pipe::{Pace, Pipe};
+
+    /// What came, from a pipe that gives all it has.
+    struct Reader {
+        inbound: Inbound,
+        pipe: Pipe,
+        wire: Wire,
+    }
+
+    impl Reader {
+        fn new() -> Self {
+            let pipe = Pipe::new(Pace::default(), Pace::default(), false);
+            let wire = Wire::new(pipe.clone(), Bytes::new());
+            Self { inbound: Inbound::new(), pipe, wire }
+        }
+
+        /// One whose reads have become large.
+        fn in_bulk() -> Self {
+            let mut reader = Self::new();
+            (0..3).for_each(|_| drop(reader.read_and_take(LARGE_READ)));
+            assert_eq!(reader.inbound.read, LARGE_READ);
+            reader
+        }
+
+        /// Reads once while so much is there; how much came. What was there and was not read is gone.
+        fn read(&mut self, available: usize) -> usize {
+            self.pipe.replace(&vec![7; available]);
+            let filled = self.inbound.poll_fill(&mut self.wire, &mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Ok(n)) = filled else { panic!("{filled:?}") };
+            n
+        }
+
+        fn read_and_take(&mut self, available: usize) -> BytesMut {
+            let n = self.read(available);
+            self.inbound.take(n, None)
+        }
+
+        fn holds(&self) -> usize {
+            self.inbound.unread.capacity() + self.inbound.spares.iter().map(BytesMut::capacity).sum::<usize>()
+        }
+    }
+
+    #[test]
+    fn an_idle_link_holds_no_buffer() {
+        let mut reader = Reader::new();
+        assert_eq!(reader.holds(), 0);
+        for _ in 0..3 {
+            assert_eq!(reader.read_and_take(1000).len(), 1000);
+            assert_eq!(reader.holds(), 0);
+        }
+        reader.pipe.replace(b"");
+        assert!(reader.inbound.poll_fill(&mut reader.wire, &mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(reader.holds(), 0);
+    }
+
+    #[test]
+    fn reads_ask_for_more_while_they_bring_as_much() {
+        let mut reader = Reader::new();
+        assert_eq!(reader.read_and_take(1 << 20).len(), SMALL_READ);
+        for _ in 0..5 {
+            let n = reader.read_and_take(1 << 20).len();
+            assert!((LARGE_READ..=LARGE_READ + 2 * BEYOND).contains(&n), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_a_read_is_not_copied_for_each_read() {
+        let mut reader = Reader::new();
+        let (len, mut reads, mut places) = (4 << 20, 0, Vec::new());
+        while reader.inbound.unread.len() < len {
+            reader.inbound.lacks(len - reader.inbound.unread.len());
+            reader.read(LARGE_READ);
+            reads += 1;
+            places.push(reader.inbound.unread.as_ptr());
+        }
+        places.dedup();
+        assert!(reads > 60 && places.len() < 9, "{reads} reads, at {} places", places.len());
+    }
+
+    #[test]
+    fn buffers_whose_messages_are_gone_are_used_again() {
+        let mut reader = Reader::in_bulk();
+        let kept = [0; 3].map(|_| reader.read_and_take(LARGE_READ));
+        let places = kept.each_ref().map(|message| message.as_ptr());
+        drop(kept);
+        for _ in 0..20 {
+            let message = reader.read_and_take(LARGE_READ);
+            assert!(places.contains(&message.as_ptr()), "a buffer of its own");
+        }
+        let spares = reader.inbound.spares.len();
+        assert!(
+            (1..=4).contains(&spares),
+            "{spares}: one was put back for each that was used, and not by the allocator"
+        );
+    }
+
+    #[test]
+    fn few_buffers_wait_to_be_used_again() {
+        let mut reader = Reader::in_bulk();
+        let kept: Vec<_> = (0..3 * MAX_SPARES).map(|_| reader.read_and_take(LARGE_READ)).collect();
+        assert_eq!(reader.inbound.spares.len(), MAX_SPARES);
+        assert!(kept.iter().flatten().all(|byte| *byte == 7), "none was used again too early");
+    }
+
+    #[test]
+    fn after_small_reads_in_a_row_all_buffers_are_given_back() {
+        let mut reader = Reader::in_bulk();
+        let kept = [0; 3].map(|_| reader.read_and_take(LARGE_READ));
+        for _ in 0..2 {
+            (1..SMALL_READS).for_each(|_| drop(reader.read_and_take(100)));
+            assert_eq!(reader.read_and_take(LARGE_READ).len(), LARGE_READ, "a large one between them");
+        }
+        (1..SMALL_READS).for_each(|_| drop(reader.read_and_take(100)));
+        assert!(reader.holds() >= LARGE_READ);
+        drop(reader.read_and_take(100));
+        assert_eq!(reader.holds(), 0);
+        drop(kept);
+    }
+
+    #[test]
+    fn a_short_payload_is_copied_out_of_a_large_buffer_and_a_long_one_is_not() {
+        let mut reader = Reader::in_bulk();
+        reader.read(LARGE_READ);
+        let at = reader.inbound.unread.as_ptr();
+        assert_ne!(reader.inbound.take(1000, None).as_ptr(), at);
+        let at = reader.inbound.unread.as_ptr();
+        assert_eq!(reader.inbound.take(LARGE_READ - 1000, None).as_ptr(), at);
+    }
+}

@@ -75,6 +75,12 @@ impl Pipe {
         state.starved = false;
     }
 
+    /// What comes in, in place of what is left.
+    #[cfg(test)]
+    pub(super) fn replace(&self, bytes: &[u8]) {
+        self.state().unread = Bytes::copy_from_slice(bytes);
+    }
+
     pub(super) fn written(&self) -> Vec<u8> {
         self.state().written.clone()
     }
