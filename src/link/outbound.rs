@@ -117,3 +117,118 @@ impl Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::link::{
+        header::{Opcode, rotated},
+        pipe::{Pace, Pipe},
+    };
+
+    const KEY: [u8; 4] = [1, 20, 90, 255];
+
+    fn bytes(len: usize) -> Bytes {
+        (0..len).map(|at| (at * 7) as u8).collect()
+    }
+
+    /// Writes once.
+    fn write(outbound: &mut Outbound, wire: &mut Wire) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(written)) = outbound.poll_write(Pin::new(wire), &mut cx) else {
+            panic!("the pipe takes all")
+        };
+        outbound.advance(written);
+        written
+    }
+
+    /// What comes out where each write takes as much as it is given; and how many it took.
+    fn written(mut outbound: Outbound) -> (Vec<u8>, usize) {
+        let pipe = Pipe::new(Pace::default(), Pace::default(), false);
+        let (mut wire, mut writes) = (Wire::new(pipe.clone(), Bytes::new()), 0);
+        while !outbound.is_empty() {
+            write(&mut outbound, &mut wire);
+            writes += 1;
+        }
+        (pipe.written(), writes)
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_masked_as_one_in_a_row_whatever_their_lengths() {
+        let mut outbound = Outbound::default();
+        let (mut plain, mut at) = (Vec::new(), 0);
+        for len in [1, 2, 3, 0, 5, 4, 7, SHARED + 1, MASKED_BLOCK - 1, 2 * MASKED_BLOCK + 3, 6, 1] {
+            plain.extend_from_slice(&bytes(len));
+            outbound.push(bytes(len), Some(rotated(KEY, at)));
+            at += len;
+        }
+        let expected: Vec<_> = plain.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!(written(outbound).0, expected);
+    }
+
+    /// Headers, and payloads of which some are shared; with the tail as many pieces as go into four writes, but for one.
+    fn many_pieces() -> (Outbound, Vec<u8>, Vec<usize>) {
+        let all = bytes(SHARED + SLICES);
+        let (mut outbound, mut expected, mut borders) = (Outbound::default(), Vec::new(), Vec::new());
+        for len in (0..SLICES).flat_map(|at| [SHARED + at, at, SHARED]).take(3 * SLICES - 1) {
+            let header = Header { is_last: true, opcode: Opcode::Binary, len: len as u64, mask: None };
+            let (head, n) = header.encode();
+            outbound.push_header(header);
+            outbound.push(all.slice(..len), None);
+            borders.push(expected.len());
+            expected.extend_from_slice(&head[..n]);
+            borders.push(expected.len());
+            expected.extend_from_slice(&all[..len]);
+        }
+        outbound.push(all.slice(..9), None);
+        expected.extend_from_slice(&all[..9]);
+        (outbound, expected, borders)
+    }
+
+    #[test]
+    fn pieces_leave_in_order_in_few_writes() {
+        let (outbound, expected, _) = many_pieces();
+        let len = outbound.len();
+        let (written, writes) = written(outbound);
+        assert_eq!(len, expected.len());
+        assert!(written == expected);
+        assert_eq!(writes, 4, "two pieces for each shared payload, and the tail with the last of them");
+    }
+
+    #[test]
+    fn what_a_write_left_over_follows_wherever_it_was_cut() {
+        let (_, expected, borders) = many_pieces();
+        let cuts = borders.iter().flat_map(|border| border.saturating_sub(1)..=border + 1).chain([expected.len()]);
+        for cut in cuts {
+            let (mut outbound, ..) = many_pieces();
+            outbound.advance(cut);
+            assert_eq!(outbound.len(), expected.len() - cut);
+            assert!(written(outbound).0 == expected[cut..], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_buffer_of_a_small_batch_is_given_back_and_that_of_a_large_one_is_kept() {
+        let pipe = Pipe::new(Pace::default(), Pace::default(), false);
+        let mut wire = Wire::new(pipe, Bytes::new());
+        let mut outbound = Outbound::default();
+        outbound.push(bytes(100), None);
+        write(&mut outbound, &mut wire);
+        assert_eq!(outbound.tail.capacity(), 0);
+        for _ in 0..20 {
+            outbound.push(bytes(1000), Some(KEY));
+        }
+        write(&mut outbound, &mut wire);
+        assert!(outbound.is_empty() && outbound.tail.capacity() > 0);
+        // In two writes, of which the last one is small.
+        outbound.push(bytes(5000), Some(KEY));
+        outbound.advance(4900);
+        write(&mut outbound, &mut wire);
+        assert!(outbound.is_empty() && outbound.tail.capacity() > 0);
+        outbound.push(bytes(100), Some(KEY));
+        write(&mut outbound, &mut wire);
+        assert_eq!(outbound.tail.capacity(), 0);
+    }
+}
