@@ -157,3 +157,52 @@ fn write_error(error: WsError) -> LinkError {
 
 /// Beyond a full buffer and one more message: that message's header, and answers to pings that could not leave yet.
 const PONG_ROOM: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, task::Waker};
+
+    use super::*;
+    use crate::link::pipe::{Pace, Pipe};
+
+    const LIMIT: usize = 100_000;
+
+    /// A server whose pipe takes nothing.
+    fn stuck() -> (Library, Pipe) {
+        let pipe = Pipe::new(Pace::default(), Pace::new(vec![0]), false);
+        let wire = Wire::new(pipe.clone(), Bytes::new());
+        let library = pin!(Library::new(wire, Side::Server, LIMIT, 4096, WRITE_BUFFER + LIMIT));
+        let Poll::Ready(library) = library.poll(&mut Context::from_waker(Waker::noop())) else { unreachable!() };
+        (library, pipe)
+    }
+
+    #[test]
+    fn a_message_whose_room_was_taken_by_pongs_is_kept_in_order() {
+        let (mut library, pipe) = stuck();
+        let mut cx = Context::from_waker(Waker::noop());
+        for fill in [1, 2] {
+            assert!(library.poll_ready(&mut cx).is_ready());
+            library.start_message(vec![fill; 65_520].into()).unwrap();
+        }
+        let ping = [&[0x89, 0x80 | 125][..], &[0; 4 + 125]].concat();
+        for _ in 0..60 {
+            pipe.fill(&ping);
+            assert!(matches!(library.poll_event(&mut cx), Poll::Ready(Ok(Event::Ping))));
+            assert!(library.poll_event(&mut cx).is_pending());
+        }
+        library.start_message(vec![3; LIMIT].into()).unwrap();
+        assert!(library.held.is_some(), "this is what the test is about");
+        assert!(library.poll_ready(&mut cx).is_pending());
+
+        pipe.take_at(Pace::default());
+        assert!(matches!(library.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+        library.start_message(Bytes::from_static(b"last")).unwrap();
+        assert!(matches!(library.poll_flush(&mut cx), Poll::Ready(Ok(()))));
+        let written = pipe.written();
+        assert!(written.ends_with(b"\x82\x04last"));
+        let big = written.len() - 6 - LIMIT;
+        assert!(written[big..big + LIMIT].iter().all(|byte| *byte == 3));
+        let pongs = written.windows(2).filter(|head| *head == [0x8a, 125]).count();
+        assert_eq!(pongs, 60);
+    }
+}
