@@ -146,8 +146,6 @@ impl Inbound {
 mod tests {
     use std::task::Waker;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::link::pipe::{Pace, Pipe};
 
@@ -161,7 +159,7 @@ mod tests {
     impl Reader {
         fn new() -> Self {
             let pipe = Pipe::new(Pace::default(), Pace::default(), false);
-            let wire = Wire::new(pipe.clone(), Bytes::new());
+            let wire = Wire::new(pipe.clone(), &[]);
             Self { inbound: Inbound::new(), pipe, wire }
         }
 

@@ -170,7 +170,7 @@ mod tests {
     /// A server whose pipe takes nothing.
     fn stuck() -> (Library, Pipe) {
         let pipe = Pipe::new(Pace::default(), Pace::new(vec![0]), false);
-        let wire = Wire::new(pipe.clone(), Bytes::new());
+        let wire = Wire::new(pipe.clone(), &[]);
         let library = pin!(Library::new(wire, Side::Server, LIMIT, 4096, WRITE_BUFFER + LIMIT));
         let Poll::Ready(library) = library.poll(&mut Context::from_waker(Waker::noop())) else { unreachable!() };
         (library, pipe)

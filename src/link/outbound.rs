@@ -147,7 +147,7 @@ mod tests {
     /// What comes out where each write takes as much as it is given; and how many it took.
     fn written(mut outbound: Outbound) -> (Vec<u8>, usize) {
         let pipe = Pipe::new(Pace::default(), Pace::default(), false);
-        let (mut wire, mut writes) = (Wire::new(pipe.clone(), Bytes::new()), 0);
+        let (mut wire, mut writes) = (Wire::new(pipe.clone(), &[]), 0);
         while !outbound.is_empty() {
             write(&mut outbound, &mut wire);
             writes += 1;
@@ -210,11 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_of_a_small_batch_is_given_back_and_that_of_a_large_one_is_kept() {
+    fn the_buffer_of_a_small_batch_is_given_back_and_that_of_a_tiny_or_a_large_one_is_kept() {
         let pipe = Pipe::new(Pace::default(), Pace::default(), false);
-        let mut wire = Wire::new(pipe, Bytes::new());
+        let mut wire = Wire::new(pipe, &[]);
         let mut outbound = Outbound::default();
         outbound.push(bytes(100), None);
+        write(&mut outbound, &mut wire);
+        assert!((100..=TINY_WRITE).contains(&outbound.tail.capacity()));
+        outbound.push(bytes(TINY_WRITE + 1), None);
         write(&mut outbound, &mut wire);
         assert_eq!(outbound.tail.capacity(), 0);
         for _ in 0..20 {

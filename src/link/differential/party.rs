@@ -94,7 +94,7 @@ const READ_BUFFER: usize = 4 * 1024;
 impl Party {
     pub(super) fn new(framing: Framing, side: Side, max_message: usize, pipe: Pipe) -> Self {
         let read_buffer = (framing == Framing::Library).then_some(READ_BUFFER);
-        let engine = Engine::new(Wire::new(pipe.clone(), Bytes::new()), side, Limits { max_message, read_buffer });
+        let engine = Engine::new(Wire::new(pipe.clone(), &[]), side, Limits { max_message, read_buffer });
         let Poll::Ready(engine) = pin!(engine).poll(&mut Context::from_waker(Waker::noop())) else {
             unreachable!("no handshake is waited for")
         };
