@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Lender, NEAR, RecvWindow, STEP};
+use super::super::{Lender, NEAR, RecvWindow, STEP};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
