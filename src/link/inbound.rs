@@ -1,4 +1,5 @@
-//! What was read and not parsed, in buffers that follow their use: none while the link is idle, large ones in bulk.
+//! What was read and not parsed, in buffers that follow their use: none once some small reads came in a row, large ones
+//! in bulk.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -24,9 +25,15 @@ const LARGE_READ: usize = 64 * 1024;
 /// the rest of it comes.
 const BEYOND: usize = 4 * 1024;
 
+/// The size of a buffer for large reads.
+const BUFFER: usize = LARGE_READ + 2 * BEYOND;
+
 /// How many buffers whose messages are still read wait to be used again. Freed and allocated in turn, they would be
 /// given back to the system and faulted in anew (measured: half the CPU time of bulk).
 const MAX_SPARES: usize = 8;
+
+/// A buffer that had to be larger than this, for a message of a dial-back stream, is used for that only.
+const MAX_SPARE: usize = 2 * BUFFER;
 
 /// After so many small reads in a row the buffer shrinks.
 const SMALL_READS: u32 = 8;
@@ -34,8 +41,10 @@ const SMALL_READS: u32 = 8;
 /// Bytes that came, and room for more.
 pub(super) struct Inbound {
     unread: BytesMut,
-    /// Empty rests of large buffers, of which messages were cut off.
-    spares: VecDeque<BytesMut>,
+    /// How much `unread` is a part of, and would pin.
+    size: usize,
+    /// Empty rests of large buffers, of which messages were cut off, with their sizes.
+    spares: VecDeque<(BytesMut, usize)>,
     /// How much the next read asks for.
     read: usize,
     small_reads: u32,
@@ -49,6 +58,7 @@ impl Inbound {
     pub(super) fn new() -> Self {
         Self {
             unread: BytesMut::new(),
+            size: 0,
             spares: VecDeque::new(),
             read: SMALL_READ,
             small_reads: 0,
@@ -85,10 +95,11 @@ impl Inbound {
             let mut read = ReadBuf::uninit(&mut scratch);
             ready!(Pin::new(wire).poll_read(cx, &mut read))?;
             self.unread.extend_from_slice(read.filled());
+            self.size = self.size.max(self.unread.capacity());
             read.filled().len()
         } else {
             self.make_room(asked);
-            ready!(poll_read_buf(Pin::new(wire), cx, &mut self.unread))?
+            ready!(poll_read_buf(Pin::new(wire), cx, &mut (&mut self.unread).limit(asked)))?
         };
         self.short = n < asked;
         self.lacks = self.lacks.saturating_sub(n);
@@ -110,15 +121,15 @@ impl Inbound {
             return;
         }
         let wanted = self.unread.len() + more;
-        let free = self.spares.iter_mut().position(|spare| spare.try_reclaim(wanted));
+        let free = self.spares.iter_mut().position(|(spare, _)| spare.try_reclaim(wanted));
         let spare = free.and_then(|at| self.spares.remove(at));
         // One that is longer than most is not copied for each read.
-        let new = wanted.max(2 * self.unread.len()).max(LARGE_READ + 2 * BEYOND);
-        let mut room = spare.unwrap_or_else(|| BytesMut::with_capacity(new));
+        let new = wanted.max(2 * self.unread.len()).max(BUFFER);
+        let (mut room, size) = spare.unwrap_or_else(|| (BytesMut::with_capacity(new), new));
         room.extend_from_slice(&self.unread);
-        let mut old = mem::replace(&mut self.unread, room);
-        if self.read > SMALL_READ && self.spares.len() < MAX_SPARES {
-            old.clear();
+        let mut old = (mem::replace(&mut self.unread, room), mem::replace(&mut self.size, size));
+        if self.read > SMALL_READ && self.spares.len() < MAX_SPARES && (BUFFER..=MAX_SPARE).contains(&old.1) {
+            old.0.clear();
             self.spares.push_back(old);
         }
     }
@@ -126,15 +137,19 @@ impl Inbound {
     /// The next bytes, unmasked. Few of them are copied, so that a message that stays unread pins no more than about
     /// four times its size, and the buffer is free to be used again.
     pub(super) fn take(&mut self, len: usize, key: Option<[u8; 4]>) -> BytesMut {
-        let mut payload = if len == self.unread.len() && self.read == SMALL_READ {
-            mem::take(&mut self.unread)
-        } else if len < self.unread.capacity() / 4 {
+        let mut payload = if len < self.size / 4 {
             let copy = BytesMut::from(&self.unread[..len]);
             self.unread.advance(len);
             copy
+        } else if len == self.unread.len() && self.size <= SMALL_READ {
+            mem::take(&mut self.unread)
         } else {
             self.unread.split_to(len)
         };
+        if self.unread.is_empty() && (self.read == SMALL_READ || self.size > MAX_SPARE) {
+            self.unread = BytesMut::new();
+            self.size = 0;
+        }
         if let Some(key) = key {
             mask(&mut payload, key);
         }
@@ -185,7 +200,7 @@ mod tests {
         }
 
         fn holds(&self) -> usize {
-            self.inbound.unread.capacity() + self.inbound.spares.iter().map(BytesMut::capacity).sum::<usize>()
+            self.inbound.size + self.inbound.spares.iter().map(|(_, size)| size).sum::<usize>()
         }
     }
 
@@ -205,11 +220,8 @@ mod tests {
     #[test]
     fn reads_ask_for_more_while_they_bring_as_much() {
         let mut reader = Reader::new();
-        assert_eq!(reader.read_and_take(1 << 20).len(), SMALL_READ);
-        for _ in 0..5 {
-            let n = reader.read_and_take(1 << 20).len();
-            assert!((LARGE_READ..=LARGE_READ + 2 * BEYOND).contains(&n), "{n}");
-        }
+        let sizes = [0; 5].map(|_| reader.read_and_take(1 << 20).len());
+        assert_eq!(sizes, [SMALL_READ, 4 * SMALL_READ, LARGE_READ, LARGE_READ, LARGE_READ]);
     }
 
     #[test]
@@ -264,6 +276,39 @@ mod tests {
         drop(reader.read_and_take(100));
         assert_eq!(reader.holds(), 0);
         drop(kept);
+    }
+
+    #[test]
+    fn a_payload_pins_four_times_its_length_at_the_most_wherever_in_a_buffer_it_lies() {
+        for len in [100, 1000, 4000, 16_000] {
+            let mut reader = Reader::in_bulk();
+            reader.read(LARGE_READ);
+            while reader.inbound.unread.len() > len {
+                let (at, size) = (reader.inbound.unread.as_ptr(), reader.inbound.size);
+                assert_ne!(reader.inbound.take(len, None).as_ptr(), at, "{len} bytes pin {size}");
+            }
+        }
+        // The read that makes the buffer small again still is of the large one.
+        let mut reader = Reader::in_bulk();
+        for _ in 0..SMALL_READS {
+            reader.read(1000);
+            let at = reader.inbound.unread.as_ptr();
+            assert_ne!(reader.inbound.take(1000, None).as_ptr(), at);
+        }
+        assert_eq!(reader.holds(), 0);
+    }
+
+    #[test]
+    fn a_buffer_for_a_message_beyond_the_common_length_is_not_kept() {
+        let mut reader = Reader::in_bulk();
+        let len = 4 << 20;
+        while reader.inbound.unread.len() < len {
+            reader.inbound.lacks(len - reader.inbound.unread.len());
+            reader.read(LARGE_READ);
+        }
+        let message = reader.inbound.take(reader.inbound.unread.len(), None);
+        assert!(message.len() >= len && reader.holds() <= MAX_SPARES * MAX_SPARE, "{}", reader.holds());
+        assert_eq!(reader.inbound.size, 0);
     }
 
     #[test]
