@@ -42,6 +42,8 @@ pub(crate) struct ByteLink {
     unflushed: bool,
     /// Who waits for room, or for all to leave.
     writer: Option<Waker>,
+    /// Who waits for bytes, and meanwhile writes what is buffered.
+    reader: Option<Waker>,
     ping: Pin<Box<Sleep>>,
 }
 
@@ -54,6 +56,7 @@ impl ByteLink {
             end: None,
             unflushed: false,
             writer: None,
+            reader: None,
             ping: Box::pin(sleep(PING_INTERVAL)),
         }
     }
@@ -64,13 +67,21 @@ impl ByteLink {
         cx: &mut Context<'_>,
         max: usize,
     ) -> Poll<Result<Result<Bytes, ByteEnd>, LinkError>> {
-        // To read can be to write, and only the last waker is told of room: a writer's must not be lost.
-        let both = self.writer.as_ref().filter(|writer| !writer.will_wake(cx.waker())).cloned();
-        let both = both.map(|writer| Waker::from(Arc::new(Both(writer, cx.waker().clone()))));
-        let cx = &mut Context::from_waker(both.as_ref().unwrap_or(cx.waker()));
+        let both = both(self.writer.as_ref(), cx);
+        let read = self.poll_message(&mut Context::from_waker(both.as_ref().unwrap_or(cx.waker())));
+        self.reader = read.is_pending().then(|| cx.waker().clone());
+        if let Some(end) = ready!(read)? {
+            return Poll::Ready(Ok(Err(end)));
+        }
+        let taken = self.unread.split_to(max.min(self.unread.len()));
+        Poll::Ready(Ok(Ok(taken)))
+    }
+
+    /// Ready when there is something unread, or with the end.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ByteEnd>, LinkError>> {
         while self.unread.is_empty() {
             if let Some(end) = self.end {
-                return Poll::Ready(Ok(Err(end)));
+                return Poll::Ready(Ok(Some(end)));
             }
             self.ping(cx)?;
             if self.unflushed {
@@ -87,19 +98,20 @@ impl ByteLink {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        let taken = self.unread.split_to(max.min(self.unread.len()));
-        Poll::Ready(Ok(Ok(taken)))
+        Poll::Ready(Ok(None))
     }
 
     /// Writes from `buf`, and flushes as far as the connection takes it.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, mut buf: impl Buf) -> Poll<Result<usize, LinkError>> {
-        let ready = self.link.poll_ready(cx);
+        let both = both(self.reader.as_ref(), cx);
+        let all = &mut Context::from_waker(both.as_ref().unwrap_or(cx.waker()));
+        let ready = self.link.poll_ready(all);
         self.park(cx, &ready);
         ready!(ready)?;
         let taken = buf.remaining().min(CHUNK);
         self.link.start_send_buf(&mut buf, taken)?;
         self.unflushed = true;
-        match self.flush(cx) {
+        match self.flush(all) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What is buffered belongs to the link from here on; a full buffer is what holds writers up.
             _ => Poll::Ready(Ok(taken)),
@@ -108,7 +120,8 @@ impl ByteLink {
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        let flushed = self.flush(cx);
+        let both = both(self.reader.as_ref(), cx);
+        let flushed = self.flush(&mut Context::from_waker(both.as_ref().unwrap_or(cx.waker())));
         self.park(cx, &flushed);
         flushed
     }
@@ -131,7 +144,8 @@ impl ByteLink {
 
     /// Writes all that is buffered and ends this direction of the connection, without a close frame.
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        let finished = self.link.poll_finish(cx);
+        let both = both(self.reader.as_ref(), cx);
+        let finished = self.link.poll_finish(&mut Context::from_waker(both.as_ref().unwrap_or(cx.waker())));
         self.park(cx, &finished);
         finished
     }
@@ -159,7 +173,13 @@ impl ByteLink {
     }
 }
 
-/// Wakes a writer and a reader, who wait for the same.
+/// A waker for this task and another one that waits for the same link, if there is one: to read can be to write, a
+/// writer is told of success before all has left, and a socket tells only the last waker of room.
+fn both(other: Option<&Waker>, cx: &Context<'_>) -> Option<Waker> {
+    let other = other.filter(|other| !other.will_wake(cx.waker()))?;
+    Some(Arc::new(Both(other.clone(), cx.waker().clone())).into())
+}
+
 struct Both(Waker, Waker);
 
 impl Wake for Both {
@@ -272,6 +292,26 @@ mod tests {
         timeout(Duration::from_secs(5), writer).await.expect("the writer hangs").unwrap();
         reader.abort();
         drain.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_writer_left_buffered_leaves_while_a_reader_waits() {
+        let (near, mut far) = duplex(64);
+        let link = MessageLink::with_early(near, Bytes::new(), Side::Server, Limits::BYTES).await;
+        let link = Arc::new(std::sync::Mutex::new(ByteLink::new(link)));
+        let shared = link.clone();
+        let reader = tokio::spawn(async move { poll_fn(|cx| shared.lock().unwrap().poll_read(cx, 1)).await });
+        tokio::task::yield_now().await;
+        // Taken at once, and its writer has nothing more to say, nor waits for all to leave.
+        let written = tokio::spawn(async move {
+            poll_fn(|cx| link.lock().unwrap().poll_write(cx, [7; 1000].as_slice())).await.unwrap();
+            link
+        });
+        let _link = written.await.unwrap();
+        let start = Instant::now();
+        far.read_exact(&mut [0; 1004]).await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO, "it left with the next ping only");
+        reader.abort();
     }
 
     #[tokio::test(start_paused = true)]
