@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tracing::{info, warn};
+use tracing::{Instrument, info, instrument::WithSubscriber, warn};
 
 use super::{
     attempt::{Attached, Server, Welcoming},
@@ -156,21 +156,24 @@ impl Life {
             drop(self.stop.take());
             return true;
         };
+        // Asked before: an idle session can end at once, and its link has words to say all the same.
+        let up = tunnel.up_since().is_some();
         tunnel.drain(CloseCode::DRAINED, drain, Duration::ZERO, "the agent shuts down");
-        tunnel.up_since().is_some() || tunnel.stats().streams > 0
+        up || tunnel.stats().streams > 0
     }
 
     /// Ends what still runs, and then the session, in order if it has a link.
     pub(crate) async fn finish(mut self) {
+        // Asked before: the link is given up as soon as CLOSE is its last word.
+        let up = self.tunnel.as_ref().is_none_or(|tunnel| tunnel.up_since().is_some());
         drop(self.stop.take());
         if let Some(pump) = self.pump.take() {
             pump.await;
         }
-        let up = self.tunnel.is_none_or(|tunnel| {
+        if let Some(tunnel) = &self.tunnel {
             tunnel.reset_all(ResetCode::SHUTDOWN, "the agent shuts down");
             tunnel.shutdown(CloseCode::DRAINED, "the agent shuts down");
-            tunnel.up_since().is_some()
-        });
+        }
         if up {
             // A peer that acks nothing any more must not hold this up.
             let _ = timeout(CLOSE_WITHIN, self.links).await;
@@ -321,10 +324,11 @@ impl Teller {
 /// message that comes wakes it, and nothing else of the agent.
 async fn until_unbound(mut driver: Driver) -> (LinkEnd, Driver) {
     let mut task = JoinSet::new();
-    task.spawn(async move {
+    let driving = async move {
         let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
         (end, driver)
-    });
+    };
+    task.spawn(driving.in_current_span().with_current_subscriber());
     match task.join_next().await {
         Some(Ok(unbound)) => unbound,
         Some(Err(failed)) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),

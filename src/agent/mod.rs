@@ -67,9 +67,9 @@
 //!
 //! # Cancel safety
 //!
-//! The [`Run`] is the agent: everything happens inside it, and only a forwarder's streams have tasks beside it, which
-//! end with it. Dropping it cuts the link and ends the session on this side; local sockets are reset, and callers see
-//! their streams fail when the grace is over, or when the agent is started anew.
+//! The [`Run`] is the agent. The link that is up and a forwarder's streams have tasks beside it, which end with it, as
+//! soon as the runtime comes to that. Dropping it cuts the link and ends the session on this side; local sockets are
+//! reset, and callers see their streams fail when the grace is over, or when the agent is started anew.
 //!
 //! # Servers that speak dial-back
 //!
