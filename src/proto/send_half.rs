@@ -23,7 +23,7 @@ use crate::frame::{Layout, ResetCode, StreamId, data_head};
 /// with 256 KiB keeping costs a single stream 2 % more, and a small request beside it waits a quarter longer).
 const QUEUE: usize = 64 * 1024;
 
-/// A queue this large is given back to the allocator when it runs empty.
+/// A queue that was larger is given back to the allocator when it runs empty.
 const IDLE_QUEUE: usize = 4 * 1024;
 
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub(crate) struct SendHalf {
     state: State,
     credit: SendCredit,
     queue: BytesMut,
+    /// The buffer of the queue is larger than one that stays.
+    large: bool,
     /// How many bytes were laid into messages.
     laid: u64,
     fin_laid: bool,
@@ -60,7 +62,15 @@ pub(crate) struct SendHalf {
 
 impl SendHalf {
     pub(crate) fn new(credit: SendCredit) -> Self {
-        Self { state: State::Open, credit, queue: BytesMut::new(), laid: 0, fin_laid: false, parked: false }
+        Self {
+            state: State::Open,
+            credit,
+            queue: BytesMut::new(),
+            large: false,
+            laid: 0,
+            fin_laid: false,
+            parked: false,
+        }
     }
 
     /// Queues as much of `bytes` as credit, queue and `room` (what the tunnel's bound leaves) allow.
@@ -99,6 +109,7 @@ impl SendHalf {
             self.queue = buffer;
         }
         self.queue.extend_from_slice(bytes);
+        self.large |= self.queue.capacity() > IDLE_QUEUE;
     }
 
     /// Declares the end; again is no fault.
@@ -159,7 +170,7 @@ impl SendHalf {
             self.queue.advance(n);
         }
         self.laid = self.laid.saturating_add(n as u64);
-        if self.queue.is_empty() && self.queue.capacity() > IDLE_QUEUE {
+        if self.queue.is_empty() && std::mem::take(&mut self.large) {
             self.queue = BytesMut::new();
         }
         n
