@@ -40,12 +40,16 @@ impl Asleep {
         self.0.as_ref().is_some_and(|(own, slept)| *slept == round.load(Ordering::Acquire) && own.will_wake(waker))
     }
 
-    /// To be called under the lock that the waker was left under.
-    pub(super) fn fall_asleep(&mut self, round: &AtomicU64, waker: &Waker) {
+    /// To be called under the lock that the waker was left under. Gives the waker of another task that slept here, to be
+    /// dropped after the lock.
+    pub(super) fn fall_asleep(&mut self, round: &AtomicU64, waker: &Waker) -> Option<Waker> {
         let round = round.load(Ordering::Acquire);
         match &mut self.0 {
-            Some((own, slept)) if own.will_wake(waker) => *slept = round,
-            awake => *awake = Some((waker.clone(), round)),
+            Some((own, slept)) if own.will_wake(waker) => {
+                *slept = round;
+                None
+            }
+            awake => awake.replace((waker.clone(), round)).map(|(old, _)| old),
         }
     }
 }

@@ -363,6 +363,11 @@ impl State {
         self.after.drop.extend(old);
     }
 
+    /// Drops a waker once the lock is released, since that may run code that takes it.
+    pub(super) fn drop_later(&mut self, waker: Option<Waker>) {
+        self.after.drop.extend(waker);
+    }
+
     /// Who waits for a stream of the peer's.
     pub(super) fn incoming(&mut self) -> &mut Waiters {
         &mut self.incoming

@@ -78,7 +78,7 @@ impl MuxStream {
                     Ok(Read::End) => break,
                     Ok(Read::Blocked) => {
                         state.wait(id, Wait::Read, cx.waker());
-                        reader.fall_asleep(round, cx.waker());
+                        state.drop_later(reader.fall_asleep(round, cx.waker()));
                         return Poll::Pending;
                     }
                     Err(error) => return Poll::Ready(Err(error)),

@@ -206,7 +206,7 @@ where
             Some(found) => Poll::Ready(found),
             None => {
                 state.wait_in(*of, ticket, cx.waker());
-                asleep.fall_asleep(round, cx.waker());
+                state.drop_later(asleep.fall_asleep(round, cx.waker()));
                 Poll::Pending
             }
         })
