@@ -1,8 +1,8 @@
 //! Every metric's name and label in one list, and small functions that record.
 //!
 //! No label is a key, an id or a token, and each has few values. The macros are called anew each time, or once a
-//! second, since a recorder may be installed late or for one thread only: what happens for each byte or frame is counted by the
-//! caller and recorded in batches.
+//! second, since a recorder may be installed late or for one thread only: what happens for each byte or frame is counted
+//! by the caller and recorded in batches.
 
 use std::{
     fmt,

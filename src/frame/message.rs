@@ -2,10 +2,6 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// From this length on a payload is shared with the message instead of copied into it. Below, a copy is cheaper than a
-/// piece of its own.
-const SHARED: usize = 4 * 1024;
-
 /// A whole message, for a link: pieces that are to be sent one behind the other. Cheap to clone.
 ///
 /// Equal to another one if the bytes are, however they are cut.
@@ -82,6 +78,10 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// From this length on a payload is shared with the message instead of copied into it. Below, a copy is cheaper than
+    /// a piece of its own.
+    pub(crate) const SHARED: usize = 4 * 1024;
+
     /// With room for so much that is laid out, beside what is shared.
     pub(crate) fn with_capacity(room: usize) -> Self {
         Self { pieces: Vec::new(), len: 0, tail: BytesMut::with_capacity(room) }
@@ -93,7 +93,7 @@ impl Layout {
 
     /// Whether a payload of this length is shared, and not copied.
     pub(crate) const fn shares(len: usize) -> bool {
-        len >= SHARED
+        len >= Self::SHARED
     }
 
     /// Where the next frame is laid out.

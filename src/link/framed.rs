@@ -27,6 +27,9 @@ use crate::frame::{CloseCode, Message};
 /// How much answers to pings may take beyond a full buffer; of those that find no room only the last one is kept.
 const PONG_ROOM: usize = 4 * 1024;
 
+/// How many fragments that end no message one poll takes: they may be empty, and cost the peer next to nothing.
+const FRAGMENTS_PER_POLL: usize = 1024;
+
 /// One WebSocket.
 pub(super) struct Framed {
     wire: Wire,
@@ -48,13 +51,14 @@ pub(super) struct Framed {
 
 impl Framed {
     pub(super) fn new(wire: Wire, side: Side, max_message: usize) -> Self {
+        let outbound = Outbound::new(&wire);
         Self {
             wire,
             side,
             max_message,
             inbound: Inbound::new(),
             partial: None,
-            outbound: Outbound::default(),
+            outbound,
             full: false,
             pong: None,
             closed: false,
@@ -73,12 +77,17 @@ impl Framed {
 
     /// The next message or control frame. Answers to pings are written on the way.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, LinkError>> {
+        let mut fragments = 0;
         loop {
             if self.over {
                 return Poll::Ready(Err(LinkError::Eof));
             }
-            if let Some(event) = self.parse()? {
+            if let Some(event) = self.parse(&mut fragments)? {
                 return Poll::Ready(Ok(event));
+            }
+            if fragments >= FRAGMENTS_PER_POLL {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if !self.outbound.is_empty() {
                 // That it fails is told by what is read.
@@ -91,8 +100,9 @@ impl Framed {
         }
     }
 
-    fn parse(&mut self) -> Result<Option<Event>, LinkError> {
-        loop {
+    /// Parses up to the next event, but no more than so many fragments, which is counted.
+    fn parse(&mut self, fragments: &mut usize) -> Result<Option<Event>, LinkError> {
+        while *fragments < FRAGMENTS_PER_POLL {
             let Some((header, at)) = Header::decode(self.inbound.unread()).map_err(malformed)? else { return Ok(None) };
             if header.mask.is_some() != (self.side == Side::Server) {
                 return Err(malformed(if self.side == Side::Server { "unmasked frame" } else { "masked frame" }));
@@ -120,9 +130,10 @@ impl Framed {
             let payload = self.inbound.take(len, header.mask);
             match self.on_frame(header, payload)? {
                 Some(event) => return Ok(Some(event)),
-                None => continue,
+                None => *fragments += 1,
             }
         }
+        Ok(None)
     }
 
     fn on_frame(&mut self, header: Header, payload: BytesMut) -> Result<Option<Event>, LinkError> {

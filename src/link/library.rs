@@ -1,4 +1,4 @@
-//! The WebSocket library's framing, behind the same calls as ours: for dial-back, whose peers send messages of any length.
+//! The WebSocket library's framing, behind the same calls as ours: for dial-back's control links, and as the reference.
 
 use std::{
     pin::Pin,
@@ -29,7 +29,7 @@ pub(super) struct Library {
     ws: WebSocketStream<Wire>,
     /// A message that the write buffer had no room for: only answers to pings can take the room that
     /// [`poll_ready`](Self::poll_ready) saw.
-    pub(super) held: Option<Bytes>,
+    held: Option<Bytes>,
     /// Payloads shorter than this do not stay in the read buffer.
     unpinned_below: usize,
 }

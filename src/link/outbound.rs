@@ -39,11 +39,17 @@ pub(super) struct Outbound {
     /// So much of the tail is written.
     sent: usize,
     len: usize,
+    /// The wire takes one piece at a time: small ones are joined whatever that costs.
+    joins: bool,
     /// How much was queued since it was empty last.
     batch: usize,
 }
 
 impl Outbound {
+    pub(super) fn new(wire: &Wire) -> Self {
+        Self { joins: !wire.is_write_vectored(), ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -60,7 +66,7 @@ impl Outbound {
 
     /// Queues bytes of a payload, as they are or masked.
     pub(super) fn push(&mut self, bytes: Bytes, key: Option<[u8; 4]>) {
-        if key.is_some() || bytes.len() < SHARED {
+        if key.is_some() || self.joins || bytes.len() < SHARED {
             return self.push_copied(&bytes, key);
         }
         self.count(bytes.len());

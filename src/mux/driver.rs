@@ -48,8 +48,8 @@ const TRANSMIT_BATCH: usize = 16;
 /// The future that owns one link and ends with it.
 ///
 /// Each poll does a bounded amount of work, in this order: is the link still the bound one? → take in up to 16
-/// messages → deadlines → let those run whom these woke, a few times → give out up to 16 messages → wake whom each step concerns, after its lock → flush, once →
-/// park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
+/// messages → deadlines → let those run whom these woke, a few times → give out up to 16 messages → wake whom each step
+/// concerns, after its lock → flush, once → park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
 ///
 /// The loss of a link does not end the session; that is for whoever awaits the [`LinkEnd`] to decide.
 ///

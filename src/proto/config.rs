@@ -63,7 +63,7 @@ pub struct SessionConfig {
     /// the throughput of one stream with 64 KiB).
     pub ack_bytes: usize,
     /// DATA frames of less than 256 bytes that may lie unread, over all streams; beyond, the peer floods. Default
-    /// 1 Mi: two windows of 512 KiB full of single bytes. Memory is bounded by the windows, not by this.
+    /// 2 Mi: four windows of 512 KiB full of single bytes. Memory is bounded by the windows, not by this.
     pub tiny_frames: u32,
     /// PINGs a second that are answered; a burst of five seconds' worth is allowed. Default 20.
     pub pings_per_second: u32,
@@ -90,7 +90,7 @@ impl Default for SessionConfig {
             accept_timeout: Duration::from_secs(10),
             ack_delay: Duration::from_millis(40),
             ack_bytes: 512 * KIB,
-            tiny_frames: 1024 * 1024,
+            tiny_frames: 2 * 1024 * 1024,
             pings_per_second: 20,
             resets_per_second: 1000,
             unknown_per_minute: 1000,

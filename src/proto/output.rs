@@ -131,9 +131,10 @@ impl Session {
 
     /// About how much is laid out for the next message: heads, and payloads where they are too short to be shared.
     fn expected(&self) -> usize {
-        let heads = self.schedule.len().saturating_mul(48);
-        let each = self.queued.checked_div(self.schedule.len()).unwrap_or(0);
-        if Layout::shares(each) { heads } else { heads.saturating_add(self.queued) }
+        let streams = self.schedule.len();
+        let copied = self.queued.min(streams.saturating_mul(Layout::SHARED));
+        let is_shared = Layout::shares(self.queued.checked_div(streams).unwrap_or(0));
+        streams.saturating_mul(48).saturating_add(if is_shared { 0 } else { copied })
     }
 
     fn lay_refusals(&mut self, message: &mut Layout, limit: usize) {

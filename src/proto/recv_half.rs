@@ -22,8 +22,8 @@ use crate::frame::CloseCode;
 /// DATA with less than this is tiny, and drawn on a budget while it is unread.
 const TINY: usize = 256;
 
-/// A payload below this behind others, or below a fifth of the message that it pins, is copied and joined with its neighbours. (A
-/// quarter would copy every quantum of a full message, which heads make a little less than a quarter of it.)
+/// A payload below this behind others, or below a fifth of the message that it pins, is copied and joined with its
+/// neighbours. (A quarter would copy every quantum of a full message, which heads make a little less than a quarter of it.)
 const COPIED: usize = 1024;
 
 /// Copied bytes are joined up to this: one quantum of the scheduler.
