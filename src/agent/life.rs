@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tracing::{Instrument, info, instrument::WithSubscriber, warn};
+use tracing::{Instrument, info, warn};
 
 use super::{
     attempt::{Attached, Server, Welcoming},
@@ -328,7 +328,7 @@ async fn until_unbound(mut driver: Driver) -> (LinkEnd, Driver) {
         let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
         (end, driver)
     };
-    task.spawn(driving.in_current_span().with_current_subscriber());
+    task.spawn(driving.in_current_span());
     match task.join_next().await {
         Some(Ok(unbound)) => unbound,
         Some(Err(failed)) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),
