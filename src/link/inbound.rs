@@ -2,7 +2,6 @@
 //! in bulk.
 
 use std::{
-    collections::VecDeque,
     io,
     mem::{self, MaybeUninit},
     pin::Pin,
@@ -29,8 +28,8 @@ const BEYOND: usize = 4 * 1024;
 const BUFFER: usize = LARGE_READ + 2 * BEYOND;
 
 /// How many buffers whose messages are still read wait to be used again. Freed and allocated in turn, they would be
-/// given back to the system and faulted in anew (measured: half the CPU time of bulk).
-const MAX_SPARES: usize = 8;
+/// given back to the system and faulted in anew (measured: half the CPU time of bulk, and of bursts over a long way).
+const MAX_SPARES: usize = 64;
 
 /// A buffer that had to be larger than this, for a message of a dial-back stream, is used for that only.
 const MAX_SPARE: usize = 2 * BUFFER;
@@ -44,7 +43,7 @@ pub(super) struct Inbound {
     /// How much `unread` is a part of, and would pin.
     size: usize,
     /// Empty rests of large buffers, of which messages were cut off, with their sizes.
-    spares: VecDeque<(BytesMut, usize)>,
+    spares: Vec<(BytesMut, usize)>,
     /// How much the next read asks for.
     read: usize,
     small_reads: u32,
@@ -59,7 +58,7 @@ impl Inbound {
         Self {
             unread: BytesMut::new(),
             size: 0,
-            spares: VecDeque::new(),
+            spares: Vec::new(),
             read: SMALL_READ,
             small_reads: 0,
             short: false,
@@ -110,7 +109,7 @@ impl Inbound {
         if self.small_reads == SMALL_READS {
             self.small_reads = 0;
             self.read = SMALL_READ;
-            self.spares = VecDeque::new();
+            self.spares = Vec::new();
         }
         Poll::Ready(Ok(n))
     }
@@ -121,8 +120,9 @@ impl Inbound {
             return;
         }
         let wanted = self.unread.len() + more;
-        let free = self.spares.iter_mut().position(|(spare, _)| spare.try_reclaim(wanted));
-        let spare = free.and_then(|at| self.spares.remove(at));
+        // The newest first: where readers keep up it is free, and still in the cache.
+        let free = self.spares.iter_mut().rposition(|(spare, _)| spare.try_reclaim(wanted));
+        let spare = free.map(|at| self.spares.remove(at));
         // One that is longer than most is not copied for each read.
         let new = wanted.max(2 * self.unread.len()).max(BUFFER);
         let (mut room, size) = spare.unwrap_or_else(|| (BytesMut::with_capacity(new), new));
@@ -130,7 +130,7 @@ impl Inbound {
         let mut old = (mem::replace(&mut self.unread, room), mem::replace(&mut self.size, size));
         if self.read > SMALL_READ && self.spares.len() < MAX_SPARES && (BUFFER..=MAX_SPARE).contains(&old.1) {
             old.0.clear();
-            self.spares.push_back(old);
+            self.spares.push(old);
         }
     }
 

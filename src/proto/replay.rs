@@ -27,8 +27,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new() -> Self {
-        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0, spares: Spares::default(), off: false }
+    /// For a session that sends up to `bound` bytes ahead.
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { kept: VecDeque::new(), acked: 0, sent: 0, bytes: 0, spares: Spares::new(bound), off: false }
     }
 
     /// From now on nothing is kept: what was sent counts as acked.
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     fn with(messages: usize) -> Replay {
-        let mut replay = Replay::new();
+        let mut replay = Replay::new(1 << 20);
         for n in 0..messages {
             replay.keep(Bytes::from(vec![n as u8; 10]).into());
         }
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_buffers_of_large_messages_are_used_again_unless_the_link_holds_them_and_given_back_at_rest() {
-        let mut replay = Replay::new();
+        let mut replay = Replay::new(1 << 20);
         let keep = |replay: &mut Replay| {
             let mut buffer = replay.spares().take(LARGE);
             let at = buffer.as_ptr();
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_not_kept_counts_as_acked() {
-        let mut replay = Replay::new();
+        let mut replay = Replay::new(1 << 20);
         replay.turn_off();
         replay.keep(Bytes::from_static(b"x").into());
         assert_eq!((replay.next_number(), replay.bytes(), replay.is_empty(), replay.is_due()), (2, 0, true, false));

@@ -229,9 +229,9 @@ mod tests {
     #[test]
     fn takes_what_credit_and_room_allow_then_parks() {
         let mut half = half(10);
-        assert_eq!(half.write(&[0; 4], 3, false, &mut Spares::default()), Ok(Written::Queued(3)));
-        assert_eq!(half.write(&[0; 20], 100, false, &mut Spares::default()), Ok(Written::Queued(7)));
-        assert_eq!(half.write(&[0; 1], 100, false, &mut Spares::default()), Ok(Written::Blocked));
+        assert_eq!(half.write(&[0; 4], 3, false, &mut Spares::new(0)), Ok(Written::Queued(3)));
+        assert_eq!(half.write(&[0; 20], 100, false, &mut Spares::new(0)), Ok(Written::Queued(7)));
+        assert_eq!(half.write(&[0; 1], 100, false, &mut Spares::new(0)), Ok(Written::Blocked));
         assert_eq!(half.on_credit(11), Ok(true));
         assert!(half.take_parked());
         assert!(!half.take_parked());
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn fin_waits_for_the_queue() {
         let mut half = half(10);
-        half.write(b"abc", 10, false, &mut Spares::default()).unwrap();
+        half.write(b"abc", 10, false, &mut Spares::new(0)).unwrap();
         half.finish().unwrap();
         assert_eq!(half.fin_due(), None);
         let mut message = Layout::with_capacity(0);
@@ -249,18 +249,18 @@ mod tests {
         assert_eq!(half.fin_due(), Some(3));
         half.on_fin_laid();
         assert!(half.is_done() && half.fin_due().is_none());
-        assert_eq!(half.write(b"d", 10, false, &mut Spares::default()), Err(StreamError::Finished));
+        assert_eq!(half.write(b"d", 10, false, &mut Spares::new(0)), Err(StreamError::Finished));
         assert_eq!(half.finish(), Ok(()));
     }
 
     #[test]
     fn after_stop_writes_are_swallowed_until_the_reader_is_done_then_fail() {
         let mut half = half(10);
-        half.write(b"abc", 10, false, &mut Spares::default()).unwrap();
+        half.write(b"abc", 10, false, &mut Spares::new(0)).unwrap();
         assert_eq!(half.on_stop(ResetCode::CANCELLED), 3);
         assert_eq!(half.fin_due(), Some(0));
-        assert_eq!(half.write(&[0; 99], 0, false, &mut Spares::default()), Ok(Written::Swallowed(99)));
-        assert_eq!(half.write(b"d", 10, true, &mut Spares::default()), Err(StreamError::Stopped(ResetCode::CANCELLED)));
+        assert_eq!(half.write(&[0; 99], 0, false, &mut Spares::new(0)), Ok(Written::Swallowed(99)));
+        assert_eq!(half.write(b"d", 10, true, &mut Spares::new(0)), Err(StreamError::Stopped(ResetCode::CANCELLED)));
         assert_eq!(half.finish(), Ok(()));
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let reset = StreamError::Reset { code: ResetCode::INTERNAL, reason: "x".into() };
         half.fail(reset.clone());
         half.fail(StreamError::Finished);
-        assert_eq!(half.write(b"d", 10, false, &mut Spares::default()), Err(reset.clone()));
+        assert_eq!(half.write(b"d", 10, false, &mut Spares::new(0)), Err(reset.clone()));
         assert_eq!(half.finish(), Err(reset));
         assert!(half.is_done());
         assert_eq!(half.on_stop(ResetCode::CANCELLED), 0);

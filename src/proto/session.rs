@@ -192,7 +192,7 @@ impl Session {
             max_message,
             streams: Streams::new(&config, &peer),
             schedule: Schedule::default(),
-            replay: Replay::new(),
+            replay: Replay::new(config.send_bound),
             timers: Timers::default(),
             floods: Floods {
                 pings: pings(&config),

@@ -2,47 +2,64 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::frame::MAX_PAYLOAD;
+
 /// From this length on buffers are used again: freed in bursts, as acks come, they would be given back to the system
 /// and faulted in anew (measured: a third of the CPU time of eight busy streams).
 pub(crate) const LARGE: usize = 32 * 1024;
 
-/// How many buffers wait: 2 MiB of them, what eight busy streams have under way over a long way.
-const MAX_SPARES: usize = 32;
-
 /// Empty buffers of bytes that were acked.
-#[derive(Debug, Default)]
-pub(crate) struct Spares(Vec<BytesMut>);
+#[derive(Debug)]
+pub(crate) struct Spares {
+    /// The hottest last.
+    waiting: Vec<BytesMut>,
+    max: usize,
+}
 
 impl Spares {
+    /// For a session that sends up to `bound` bytes ahead. What a burst of acks frees is less than a quarter of that, as
+    /// windows are renewed in smaller parts; over a long way more of it would be faulted in anew (measured at 150 ms with
+    /// a bound of 256 MiB: half the rate).
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { waiting: Vec::new(), max: bound / 4 / MAX_PAYLOAD }
+    }
+
     /// An empty buffer with room for `len` bytes, and for not many more.
     pub(crate) fn take(&mut self, len: usize) -> BytesMut {
         let fits = |spare: &BytesMut| spare.capacity() >= len;
-        let at = if len >= LARGE { self.0.iter().rposition(fits) } else { None };
-        at.map_or_else(|| BytesMut::with_capacity(len), |at| self.0.swap_remove(at))
+        let at = if len >= LARGE { self.waiting.iter().rposition(fits) } else { None };
+        at.map_or_else(|| BytesMut::with_capacity(len), |at| self.waiting.swap_remove(at))
     }
 
     /// Has the buffer behind these bytes used again, unless something else still holds a part of it.
     pub(crate) fn put(&mut self, bytes: Bytes) {
-        if self.0.len() < MAX_SPARES
+        if self.waiting.len() < self.max
             && let Ok(mut buffer) = bytes.try_into_mut()
         {
             buffer.clear();
             // The parts before this one are free as well.
             if buffer.capacity() >= LARGE || buffer.try_reclaim(LARGE) {
-                self.0.push(buffer);
+                self.waiting.push(buffer);
             }
         }
     }
 
     /// Gives all back.
     pub(crate) fn give_back(&mut self) {
-        self.0 = Vec::new();
+        self.waiting = Vec::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Room for so many.
+    const MAX: usize = 8;
+
+    fn spares() -> Spares {
+        Spares::new(4 * MAX * MAX_PAYLOAD)
+    }
 
     fn filled(mut buffer: BytesMut, len: usize) -> Bytes {
         buffer.resize(len, 7);
@@ -51,12 +68,12 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_used_again_once_nobody_holds_any_of_it() {
-        let mut spares = Spares::default();
+        let mut spares = spares();
         let mut parts = filled(spares.take(LARGE), LARGE);
         let at = parts.as_ptr();
         let first = parts.split_to(LARGE / 2);
         spares.put(first.clone());
-        assert!(spares.0.is_empty(), "the rest is held");
+        assert!(spares.waiting.is_empty(), "the rest is held");
         drop(first);
         spares.put(parts);
         let again = spares.take(LARGE);
@@ -65,17 +82,17 @@ mod tests {
 
     #[test]
     fn small_ones_are_left_to_the_allocator_and_so_are_those_beyond_the_bound() {
-        let mut spares = Spares::default();
+        let mut spares = spares();
         let small = filled(spares.take(LARGE / 2), LARGE / 2);
         spares.put(small);
-        assert!(spares.0.is_empty());
-        let many: Vec<Bytes> = (0..2 * MAX_SPARES).map(|_| filled(spares.take(LARGE), LARGE)).collect();
+        assert!(spares.waiting.is_empty());
+        let many: Vec<Bytes> = (0..2 * MAX).map(|_| filled(spares.take(LARGE), LARGE)).collect();
         many.into_iter().for_each(|bytes| spares.put(bytes));
-        assert_eq!(spares.0.len(), MAX_SPARES);
+        assert_eq!(spares.waiting.len(), MAX);
         assert!(spares.take(LARGE * 4).capacity() >= LARGE * 4, "one that fits, or a new one");
         assert_eq!(spares.take(1).capacity(), 1, "small ones leave them alone");
-        assert_eq!(spares.0.len(), MAX_SPARES);
+        assert_eq!(spares.waiting.len(), MAX);
         spares.give_back();
-        assert_eq!(spares.0.capacity(), 0);
+        assert_eq!(spares.waiting.capacity(), 0);
     }
 }
