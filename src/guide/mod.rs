@@ -1,6 +1,10 @@
 //! Guides: how to do with this crate what takes more than one of its types.
 //!
+//! - [`composing`]: tunnels in an axum app that exists: the order of layers, nested routers, the way down.
 //! - [`migration`]: a fleet of Go RevDial agents and servers, as Helix deploys them, moves over step by step.
+
+#[doc = include_str!("composing.md")]
+pub mod composing {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
