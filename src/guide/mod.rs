@@ -1,10 +1,14 @@
 //! Guides: how to do with this crate what takes more than one of its types.
 //!
 //! - [`composing`]: tunnels in an axum app that exists: the order of layers, nested routers, the way down.
+//! - [`middleboxes`]: behind nginx, HAProxy and the load balancers of clouds: idle times, buffering, HTTP/2.
 //! - [`migration`]: a fleet of Go RevDial agents and servers, as Helix deploys them, moves over step by step.
 
 #[doc = include_str!("composing.md")]
 pub mod composing {}
+
+#[doc = include_str!("middleboxes.md")]
+pub mod middleboxes {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}

@@ -1,0 +1,121 @@
+//! A proxy is reloaded under load: it cuts every tunnel, and no request fails.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::{Method, Request};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::{
+    load::{check, load},
+    middlebox::{Kind, Settings},
+    process::DEADLINE,
+    world::{Echo, World, agent, next, text},
+};
+
+const RELOADS: u64 = 3;
+
+/// How long what the proxy had open may go on after a reload: longer than any request that comes through it takes, so
+/// that it is tunnels alone that it cuts, of which none ends by itself.
+const CUT: Duration = Duration::from_secs(2);
+
+/// Of a body that goes one way: enough for several messages, little enough to come through many times.
+const LENGTH: usize = 300_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_is_reloaded_under_load_and_no_request_fails() {
+    no_request_fails(Kind::Nginx).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_is_reloaded_under_load_and_no_request_fails() {
+    no_request_fails(Kind::Haproxy).await;
+}
+
+/// Callers ask without a pause, some at the gateway and some through the proxy, and each answer has to be whole; what is
+/// under way the whole time misses nothing.
+async fn no_request_fails(kind: Kind) {
+    let settings = Settings { cut_after_reload: Some(CUT), ..Settings::default() };
+    let mut world = World::new(kind, settings, "").await;
+    world.agent("a", "--protocol native").await;
+    let (gateway, edge) = (world.gateway, world.middlebox.faces.plain);
+    let callers = [Caller::start(gateway, true), Caller::start(gateway, true), Caller::start(edge, false)];
+    let mut echo = Echo::open(gateway, "a").await;
+    let mut events = world.get(gateway, "/proxy/a/events").await.into_body();
+    assert_eq!(next(&mut events).await, "data: begun\n\n");
+    for reload in 1..=RELOADS {
+        let before = callers.each_ref().map(Caller::answers);
+        world.middlebox.reload().await;
+        echo.says("while the old worker still has the tunnel").await;
+        // Each loss is a return of the agent, and nothing else is.
+        world.until(DEADLINE, |stats| agent(stats, "a")["reconnects"] == reload).await;
+        world.service.say("cut");
+        assert_eq!(next(&mut events).await, "data: cut\n\n");
+        echo.says("on the new one").await;
+        for (caller, before) in callers.iter().zip(before) {
+            assert!(caller.answers() > before, "nobody asked during reload {reload}");
+        }
+    }
+    for caller in callers {
+        caller.ends().await;
+    }
+    let metrics = text(world.get(gateway, "/metrics").await).await;
+    assert!(metrics.contains(&format!("revdial_session_resumes_total{{result=\"ok\"}} {RELOADS}")), "{metrics}");
+    assert!(!metrics.contains("revdial_protocol_errors_total{"), "{metrics}");
+}
+
+/// Asks one thing after the other until it is told to stop.
+struct Caller {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Caller {
+    /// `pooled`: on connections that are kept. A proxy that reloads closes those which are idle, also one on which a
+    /// request is just on its way, and no client can know whether to send that again: callers that cannot have it, and so
+    /// those of this test that go through the proxy, take a connection for each.
+    fn start(at: SocketAddr, pooled: bool) -> Self {
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&answers));
+        let task = tokio::spawn(async move {
+            let mut client = Client::builder(TokioExecutor::new());
+            let client = client.pool_max_idle_per_host(if pooled { 8 } else { 0 }).build_http();
+            let ask = async |method, path: &str, body| {
+                let request = Request::builder().method(method).uri(format!("http://{at}/proxy/a{path}")).body(body);
+                let answer = timeout(DEADLINE, client.request(request.unwrap())).await.expect("an answer in time");
+                answer.unwrap_or_else(|why| panic!("{path}: {why:?}"))
+            };
+            while !stopped.load(Ordering::Relaxed) {
+                assert_eq!(text(ask(Method::GET, "/", Body::empty()).await).await, "here");
+                let down = ask(Method::GET, &format!("/down/{LENGTH}"), Body::empty()).await;
+                assert_eq!(down.status(), 200);
+                assert_eq!(timeout(DEADLINE, check(down.into_body())).await, Ok(Ok(LENGTH)));
+                assert_eq!(text(ask(Method::POST, "/up", load(LENGTH)).await).await, LENGTH.to_string());
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, answers, task }
+    }
+
+    /// How often it got all three of its answers.
+    fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Stops it; a panic in it is this one's.
+    async fn ends(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Err(failed) = timeout(DEADLINE, self.task).await.expect("an end") {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }
+}
