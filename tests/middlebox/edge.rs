@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use http::{Method, Request, header};
-use hyper::client::conn::http2;
+use hyper::{client::conn::http2, ext::Protocol};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use crate::{
     load::{check, load},
@@ -78,5 +79,16 @@ async fn http2_at_the_edge(kind: Kind) {
     world.service.say("one");
     for event in ["begun", "one"] {
         assert_eq!(next(events.body_mut()).await, format!("data: {event}\n\n"));
+    }
+    // Debian's nginx has no WebSockets over HTTP/2: browsers open a connection of HTTP/1.1 for them.
+    if kind == Kind::Haproxy {
+        let connect = Request::connect(format!("http://{}/proxy/a/echo", faces.h2))
+            .extension(Protocol::from_static("websocket"))
+            .header(header::SEC_WEBSOCKET_VERSION, "13");
+        let answer = sender.clone().send_request(connect.body(Body::empty()).unwrap());
+        let mut answer = timeout(DEADLINE, answer).await.expect("in time").expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let io = TokioIo::new(hyper::upgrade::on(&mut answer).await.expect("a stream"));
+        Echo(WebSocketStream::from_raw_socket(io, Role::Client, None).await).says("hello").await;
     }
 }

@@ -13,6 +13,7 @@ use hyper_util::{
 };
 use serde_json::Value;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -127,14 +128,16 @@ pub(crate) async fn next(body: &mut Incoming) -> String {
 }
 
 /// A WebSocket to the echo behind an agent.
-pub(crate) struct Echo(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Echo<S = MaybeTlsStream<TcpStream>>(pub(crate) WebSocketStream<S>);
 
 impl Echo {
     pub(crate) async fn open(at: SocketAddr, key: &str) -> Self {
         let opened = timeout(DEADLINE, connect_async(format!("ws://{at}/proxy/{key}/echo"))).await;
         Self(opened.expect("in time").expect("an upgrade").0)
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Echo<S> {
     /// Says this and hears it back, and nothing else.
     pub(crate) async fn says(&mut self, word: &str) {
         self.0.send(Message::text(word)).await.expect("a WebSocket");
