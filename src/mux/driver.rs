@@ -5,7 +5,7 @@ use std::{
     mem,
     ops::ControlFlow,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
@@ -68,8 +68,8 @@ struct Driving {
     link: MessageLink,
     bound: Bound,
     sleep: Pin<Box<Sleep>>,
-    /// For when `sleep` is set, if it is; never later than what the session waits for.
-    armed: Option<Instant>,
+    /// For when `sleep` is set, if it is; never later than what the session waits for. And the waker that it has.
+    armed: Option<(Instant, Waker)>,
     /// When this poll began: one reading of the clock for all of it.
     now: Instant,
     /// Messages on their way from the link to the session.
@@ -198,7 +198,12 @@ impl Driving {
     }
 
     fn expire(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome> {
-        if self.armed.is_some() && self.sleep.as_mut().poll(cx).is_ready() {
+        let Some((armed, waker)) = &mut self.armed else { return ControlFlow::Continue(()) };
+        if self.now < *armed && waker.will_wake(cx.waker()) {
+            return ControlFlow::Continue(());
+        }
+        waker.clone_from(cx.waker());
+        if self.sleep.as_mut().poll(cx).is_ready() {
             self.armed = None;
             self.session(|state, now| state.session.handle_timeout(now))?;
         }
@@ -240,9 +245,9 @@ impl Driving {
     /// and then that nothing is due.
     fn arm(&mut self, cx: &mut Context<'_>, timeout: Option<Instant>) {
         if let Some(timeout) = timeout
-            && self.armed.is_none_or(|armed| timeout < armed)
+            && self.armed.as_ref().is_none_or(|(armed, _)| timeout < *armed)
         {
-            self.armed = Some(timeout);
+            self.armed = Some((timeout, cx.waker().clone()));
             self.sleep.as_mut().reset(timeout.into());
             if self.sleep.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();

@@ -162,7 +162,10 @@ struct Wakers {
 impl After {
     /// Wakes, and drops what was replaced. Either may run code that takes the lock.
     pub(super) fn run(self) {
-        self.wake.first.into_iter().chain(self.wake.more).for_each(Waker::wake);
+        if let Some(first) = self.wake.first {
+            first.wake();
+            self.wake.more.into_iter().for_each(Waker::wake);
+        }
         drop(self.drop);
     }
 }
