@@ -270,6 +270,7 @@ impl From<SessionEnd> for Error {
         Self::with_source(
             match &end {
                 SessionEnd::Lost | SessionEnd::Revoked | SessionEnd::ClosedByPeer { .. } => ErrorKind::SessionLost,
+                SessionEnd::Unresumable(_) => ErrorKind::SessionLost,
                 SessionEnd::Replaced => ErrorKind::Replaced,
                 SessionEnd::Violation(_) => ErrorKind::Protocol,
                 SessionEnd::Shutdown => ErrorKind::Shutdown,
