@@ -1,10 +1,15 @@
 //! The settings of a manager.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use crate::{
     connman::{
         event::Observer,
+        hook::{self, Arrived, Hooked},
         manager::ConnectionManager,
         policy::{FixedGrace, GracePolicy},
         registry::Limits,
@@ -30,6 +35,7 @@ const REPLACE_DRAIN: Duration = Duration::from_secs(5);
 pub struct ConnectionManagerBuilder {
     policy: Arc<dyn GracePolicy>,
     observers: Vec<Arc<dyn Observer>>,
+    hooks: Vec<Hooked>,
     dial_timeout: Duration,
     max_pending_dials: usize,
     max_tunnels: usize,
@@ -43,6 +49,7 @@ impl ConnectionManagerBuilder {
         Self {
             policy: Arc::new(FixedGrace::default()),
             observers: Vec::new(),
+            hooks: Vec::new(),
             dial_timeout: DIAL_TIMEOUT,
             max_pending_dials: MAX_PENDING_DIALS,
             max_tunnels: MAX_TUNNELS,
@@ -112,11 +119,53 @@ impl ConnectionManagerBuilder {
         self
     }
 
+    /// Does `hook` whenever an agent has connected, come back or resumed: to bring it to the state that it should be
+    /// in. Several may be set.
+    ///
+    /// It runs on a task of its own, after observers were told and while dials that waited go on, so it holds up nobody.
+    /// It may wait, and dial back into the agent, for which the tunnel is ready. By the time that it runs the agent may
+    /// be gone again; [`epoch`](ConnectionManager::epoch) tells.
+    ///
+    /// Calls for one key follow one another; whoever connects during one is told by one more after it, the newest alone.
+    /// At most 100 calls run at once, over all keys. One that panics, or takes longer than 10 s, is dropped and counted
+    /// in `revdial_callback_failures_total`.
+    ///
+    /// ```
+    /// use revdial::connman::{Arrived, ConnectionManager};
+    ///
+    /// let connman = ConnectionManager::builder()
+    ///     .on_connect(|agent: Arrived| async move {
+    ///         if agent.is_resumed() {
+    ///             return; // it knows what it is to do
+    ///         }
+    ///         let control = "control".parse().unwrap_or_default();
+    ///         match agent.connman().dial(agent.key(), &control).await {
+    ///             Ok(_stream) => { /* tell it */ }
+    ///             Err(error) => eprintln!("{}: {error}", agent.key()),
+    ///         }
+    ///     })
+    ///     .build();
+    /// # let _ = connman;
+    /// ```
+    pub fn on_connect<F, D>(mut self, hook: F) -> Self
+    where
+        F: Fn(Arrived) -> D + Send + Sync + 'static,
+        D: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.push(hook::hooked(hook));
+        self
+    }
+
     /// The manager. May be called outside a runtime.
     #[must_use]
-    pub fn build(self) -> ConnectionManager {
+    pub fn build(mut self) -> ConnectionManager {
         metrics::describe();
-        ConnectionManager::from_inner(Arc::new(Inner::new(self.settings())))
+        ConnectionManager::from_inner(Arc::new_cyclic(|manager| {
+            for hook in std::mem::take(&mut self.hooks) {
+                self = self.observer(hook(Weak::clone(manager)));
+            }
+            Inner::new(self.settings())
+        }))
     }
 
     pub(super) fn settings(self) -> Settings {
@@ -136,6 +185,7 @@ impl fmt::Debug for ConnectionManagerBuilder {
         let Self {
             policy: _,
             observers,
+            hooks,
             dial_timeout,
             max_pending_dials,
             max_tunnels,
@@ -145,6 +195,7 @@ impl fmt::Debug for ConnectionManagerBuilder {
         } = self;
         f.debug_struct("ConnectionManagerBuilder")
             .field("observers", &observers.len())
+            .field("hooks", &hooks.len())
             .field("dial_timeout", dial_timeout)
             .field("max_pending_dials", max_pending_dials)
             .field("max_tunnels", max_tunnels)

@@ -13,6 +13,7 @@ use crate::{
         policy::{LossCause, Registration},
         registry::{Refusal, after},
         state::Inner,
+        subscribe::Events,
     },
     dialback::Dialers,
     error::ErrorKind,
@@ -135,6 +136,33 @@ impl ConnectionManager {
         let mut agents = self.list();
         agents.retain(|agent| agent.state == KeyState::Grace);
         agents
+    }
+
+    /// Every event from now on, for who takes them in its own time; see [`Events`]. What must not be missed is for an
+    /// [`Observer`](crate::connman::Observer).
+    ///
+    /// ```
+    /// use revdial::connman::ConnectionManager;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let connman = ConnectionManager::new();
+    /// let mut events = connman.subscribe();
+    /// let log = tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event {
+    ///             Ok(event) => println!("{}: {}", event.key(), event.name()),
+    ///             Err(missed) => println!("{missed}"),
+    ///         }
+    ///     }
+    /// });
+    /// # drop(connman);
+    /// # log.await.unwrap();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        self.inner.events.subscribe()
     }
 
     /// Takes a key from its agent: the session is closed with 4401, its streams fail with

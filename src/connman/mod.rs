@@ -48,11 +48,13 @@ mod effects;
 mod event;
 mod expiry;
 mod handle;
+mod hook;
 mod list;
 mod manager;
 mod policy;
 mod registry;
 mod state;
+mod subscribe;
 
 // For those who run it.
 pub use builder::ConnectionManagerBuilder;
@@ -63,6 +65,8 @@ pub use manager::ConnectionManager;
 pub use policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, LossCause, NoGrace, Registration};
 // For those who watch.
 pub use event::{Observer, RegisterRefusal, TunnelEvent};
+pub use hook::Arrived;
+pub use subscribe::{Events, Missed};
 // For the task that owns a link.
 pub(crate) use attach::Offer;
 pub(crate) use manager::{Attachment, Lease};

@@ -23,6 +23,7 @@ use crate::{
         handle::Handle,
         policy::{Absent, DEFAULT_HOLD, DEFAULT_WAITING, GracePolicy},
         registry::{Ask, Counts, DialStep, Found, Limits, Refusal, Registry, Ticket},
+        subscribe::Topic,
     },
     dialback::Dialers,
     key::{AgentKey, Epoch},
@@ -52,6 +53,8 @@ pub(crate) struct Inner<T: Handle> {
     pub(super) rearm: Arc<Notify>,
     /// Tells that no session leaves any more.
     pub(super) left: Notify,
+    /// What happens, for who subscribes to it.
+    pub(super) events: Topic,
     /// What sessions without a link hold.
     pub(super) budget: Arc<Budget>,
     /// The tunnels that pick-ups name.
@@ -119,6 +122,7 @@ impl<T: Handle> Inner<T> {
             }),
             rearm: Arc::new(Notify::new()),
             left: Notify::new(),
+            events: Topic::default(),
             budget: Arc::default(),
             dialers: Arc::default(),
             settings,
