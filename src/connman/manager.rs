@@ -12,6 +12,7 @@ use crate::{
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
         registry::{Refusal, after},
+        seek::WaitFor,
         state::Inner,
         subscribe::Events,
     },
@@ -105,6 +106,11 @@ impl ConnectionManager {
         Dial::new(&self.inner, key, target)
     }
 
+    /// Waits until the key is connected: as long as a dial would, and by starting its agent if a dial would.
+    pub fn wait_for(&self, key: &AgentKey) -> WaitFor {
+        WaitFor::new(&self.inner, key)
+    }
+
     /// The epoch of a key's link; `None` if the key is not connected.
     #[must_use]
     pub fn epoch(&self, key: &AgentKey) -> Option<Epoch> {
@@ -172,7 +178,7 @@ impl ConnectionManager {
     ///
     /// The agent comes back, slowly, if its credentials still hold.
     pub fn disconnect(&self, key: &AgentKey) -> bool {
-        self.inner.with(|state, now| state.registry.close(key, CloseCode::CREDENTIALS, Refusal::NoConnection, now))
+        self.inner.with(|state, now| state.registry.close(key, CloseCode::CREDENTIALS, &Refusal::NoConnection, now))
     }
 
     /// Lets what runs finish, then shuts down: for the way down of a server, before it stops to serve.

@@ -8,8 +8,14 @@ mod counted;
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 
+#[cfg(feature = "proxy")]
+mod calls;
+mod deciding;
 mod edges;
 mod greeting;
+mod waiting;
+mod waking;
+mod watching;
 
 use std::{
     sync::{Arc, Mutex},
