@@ -2,7 +2,6 @@
 #![cfg(all(feature = "server", feature = "agent"))]
 
 #[path = "../support/counted.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
 mod counted;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
@@ -13,6 +12,7 @@ mod calls;
 mod deciding;
 mod edges;
 mod greeting;
+mod revoking;
 mod waiting;
 mod waking;
 mod watching;
