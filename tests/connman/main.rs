@@ -23,10 +23,10 @@ use std::{
 };
 
 use counted::Counted;
-use net::Net;
+use net::{Net, TOKEN};
 use revdial::{
     AgentKey, Error, ErrorKind, TargetName, TunnelStream,
-    agent::{Agent, AgentStatus, Listener},
+    agent::{Agent, AgentBuilder, AgentStatus, Backoff, Listener},
     connman::{ConnectionManager, Stats, TunnelEvent},
 };
 use tokio::{
@@ -88,6 +88,12 @@ async fn in_grace(connman: &ConnectionManager) {
     }
 }
 
+/// An agent that tries often enough to be back within any grace.
+fn prompt(key: &str) -> AgentBuilder {
+    let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    Agent::builder("http://gateway", key).token(TOKEN).backoff(backoff)
+}
+
 /// A connected agent `a` that keeps what it accepts, in its order.
 struct Running {
     status: watch::Receiver<AgentStatus>,
@@ -97,7 +103,7 @@ struct Running {
 
 impl Running {
     async fn on(net: &Net) -> Self {
-        Self::of(net.agent()).await
+        Self::of(net.build(prompt("a"))).await
     }
 
     async fn of(agent: Agent) -> Self {

@@ -4,16 +4,11 @@ use std::time::Duration;
 
 use revdial::{
     Protocol,
-    agent::Agent,
     connman::{ConnectionManager, KeyState, LossCause, TunnelEvent},
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    Running, dial, in_grace, key,
-    net::{Net, TOKEN},
-    until, waiting,
-};
+use crate::{Running, dial, in_grace, key, net::Net, prompt, until, waiting};
 
 #[tokio::test(start_paused = true)]
 async fn each_subscriber_is_told_all_from_its_own_begin_on_and_nobody_waits_for_one() {
@@ -47,7 +42,7 @@ async fn each_subscriber_is_told_all_from_its_own_begin_on_and_nobody_waits_for_
 async fn a_list_tells_of_each_key_all_that_an_operator_asks_for() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
-    let builder = Agent::builder("http://gateway", "a").token(TOKEN).agent_version("sandbox 1.2").label("room", "3");
+    let builder = prompt("a").agent_version("sandbox 1.2").label("room", "3");
     let mut agent = Running::of(net.build(builder)).await;
     let mut stream = dial(&connman).await.unwrap().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"seven..").await.unwrap();
