@@ -23,6 +23,7 @@ use crate::{
 /// // It is found again below other errors, as hyper's clients and std's io wrap it.
 /// let io = std::io::Error::from(error);
 /// assert_eq!(Error::find(&io).unwrap().kind(), ErrorKind::NoConnection);
+/// assert!(std::error::Error::source(&io).unwrap().is::<Error>());
 /// ```
 pub struct Error(Box<Inner>);
 
@@ -181,6 +182,11 @@ impl Error {
         self
     }
 
+    /// As an error of std's io, of this kind, whose `source` it is.
+    pub(crate) fn in_io(self, kind: io::ErrorKind) -> io::Error {
+        io::Error::new(kind, Carried(self))
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -270,6 +276,7 @@ impl From<SessionEnd> for Error {
         Self::with_source(
             match &end {
                 SessionEnd::Lost | SessionEnd::Revoked | SessionEnd::ClosedByPeer { .. } => ErrorKind::SessionLost,
+                SessionEnd::Unresumable(_) => ErrorKind::SessionLost,
                 SessionEnd::Replaced => ErrorKind::Replaced,
                 SessionEnd::Violation(_) => ErrorKind::Protocol,
                 SessionEnd::Shutdown => ErrorKind::Shutdown,
@@ -313,7 +320,7 @@ impl From<OpenError> for Error {
     }
 }
 
-/// The kind of the [`io::Error`] is the nearest that std has; the error itself is its inner error.
+/// The kind of the [`io::Error`] is the nearest that std has; the error itself is its [`source`](StdError::source).
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
@@ -324,7 +331,28 @@ impl From<Error> for io::Error {
             ErrorKind::NoConnection => io::ErrorKind::NotConnected,
             _ => io::ErrorKind::Other,
         };
-        Self::new(kind, error)
+        error.in_io(kind)
+    }
+}
+
+/// An error within one of std's io, which gives as its source that of what it carries, and never what it carries.
+struct Carried(Error);
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Carried {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -372,6 +400,17 @@ mod tests {
         let reset = |code| Error::from(StreamError::Reset { code, reason: "".into() });
         assert!(reset(ResetCode::TARGET_REFUSED).is_retry_safe());
         assert!(!reset(ResetCode::TARGET_RESET).is_retry_safe());
+    }
+
+    #[test]
+    fn is_the_source_of_an_io_error_which_shows_its_text() {
+        for io in [
+            io::Error::from(Error::from(ErrorKind::TargetRefused)),
+            Error::from(ErrorKind::TargetRefused).in_io(io::ErrorKind::BrokenPipe),
+        ] {
+            let ours = io.source().and_then(|source| source.downcast_ref::<Error>()).expect("ours");
+            assert_eq!((ours.kind(), io.to_string()), (ErrorKind::TargetRefused, "connection refused".to_owned()));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | let agents dial in to an axum, hyper or tower server | [`RevDialLayer`](server::RevDialLayer) with an [`Authorize`](server::Authorize) |
 //! | know who is there, and wait for who drops off | [`ConnectionManager`](connman::ConnectionManager) with a [`GracePolicy`](connman::GracePolicy) |
+//! | start an agent when somebody dials it | [`ConnectionManagerBuilder::wake`](connman::ConnectionManagerBuilder::wake) |
 //! | reach an agent with a hyper client or tonic | [`RevDialConnector`](connector::RevDialConnector) |
 //! | pass HTTP requests on to an agent, upgrades included | [`Proxy`](proxy::Proxy) |
 //! | open a raw byte stream | [`ConnectionManager::dial`](connman::ConnectionManager::dial), a [`TunnelStream`] |

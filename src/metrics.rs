@@ -55,6 +55,8 @@ const PAUSE: &str = "revdial_session_pause_seconds";
 const BUDGET_REFUSED: &str = "revdial_budget_refused_total";
 const OVERLOAD: &str = "revdial_overload_total";
 const PICKUPS: &str = "revdial_pickup_total";
+const STREAMS: &str = "revdial_streams_total";
+const DRAIN: &str = "revdial_drain_seconds";
 const PATHS_REJECTED: &str = "revdial_path_rejected_total";
 
 /// Tells the recorder what each metric means. A recorder that is installed later does not learn it.
@@ -81,6 +83,7 @@ pub(crate) fn describe() {
         (BUDGET_REFUSED, Unit::Count, "What was given up since memory is bounded, by what"),
         (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
         (PICKUPS, Unit::Count, "Connections that dial-back agents brought for a dial, by result"),
+        (STREAMS, Unit::Count, "Streams that came to a bad end, by outcome"),
         (PATHS_REJECTED, Unit::Count, "Paths that a dial-back server named and its agent would not dial"),
     ];
     for (name, unit, text) in counters {
@@ -97,6 +100,11 @@ pub(crate) fn describe() {
     }
     describe_histogram!(DIAL_DURATION, Unit::Seconds, "From a dial to its stream or failure, by outcome");
     describe_histogram!(PAUSE, Unit::Seconds, "How long sessions were without a link that then went on");
+    describe_histogram!(
+        DRAIN,
+        Unit::Seconds,
+        "From the begin of a server's drain until nothing ran any more, or was cut off"
+    );
     describe_histogram!(SESSION_RTT, Unit::Seconds, "Round trips measured by pings");
 }
 
@@ -254,6 +262,18 @@ pub(crate) fn record_resume(result: &'static str) {
 #[cfg(feature = "server")]
 pub(crate) fn record_budget_eviction() {
     counter!(BUDGET_REFUSED, "what" => "evict").increment(1);
+}
+
+/// So many streams failed with their session, which was lost.
+#[cfg(feature = "server")]
+pub(crate) fn record_streams_lost(streams: usize) {
+    counter!(STREAMS, "outcome" => "session_lost").increment(streams as u64);
+}
+
+/// A drain is over after so long.
+#[cfg(feature = "server")]
+pub(crate) fn record_drain(took: Duration) {
+    histogram!(DRAIN).record(took);
 }
 
 /// A session went on after so long without a link.

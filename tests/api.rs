@@ -9,7 +9,7 @@ use revdial::{
     AgentKey, Error, TargetName, TunnelStream,
     agent::{Agent, AgentStatus, Listener, Run, ShutdownHandle, Targets},
     connector::{Connecting, RevDialConnector},
-    connman::{ConnectionManager, Dial, GracePolicy, Observer},
+    connman::{Arrived, ConnectionManager, Dial, Events, GracePolicy, Observer, WaitFor, Wake},
     frame::Frame,
     proto::{Session, SessionConfig},
     proxy::{Proxy, ProxyBody},
@@ -47,10 +47,15 @@ fn streams_and_futures_move_between_tasks() {
     is_send::<Listener>();
     is_send::<Dial>();
     is_send::<Connecting>();
+    is_send::<WaitFor>();
+    is_send::<Wake>();
+    is_shared::<Arrived>();
+    is_shared::<Events>();
     is_send::<ProxyBody>();
     is_unpin::<TunnelStream>();
     is_unpin::<Connecting>();
     is_unpin::<Dial>();
+    is_unpin::<WaitFor>();
     is_unpin::<Run>();
 }
 
@@ -68,6 +73,7 @@ fn a_stream_has_the_traits_of_tokio_and_of_hyper() {
 fn everything_can_be_shown_and_an_error_is_one_word() {
     is_shown::<(ConnectionManager, RevDialConnector, TunnelStream, Agent, Run, Listener)>();
     is_shown::<(Targets, SessionConfig, Rejection, ProxyBody, Dial, Connecting)>();
+    is_shown::<(WaitFor, Wake, Events, Arrived)>();
     is_shown::<(KeyedBearer, SharedBearer, RevDialLayer<KeyedBearer>)>();
     assert_eq!(size_of::<Error>(), size_of::<usize>());
 }

@@ -146,7 +146,9 @@ impl Setback {
     pub(crate) fn by_end(link: LinkEnd, session: Option<&SessionEnd>) -> Self {
         match (session, link) {
             (Some(SessionEnd::ClosedByPeer { code, reason }), _) => Self::by_code(*code, reason),
-            (Some(SessionEnd::Violation(violation)), _) => Self::by_violation(*violation),
+            (Some(SessionEnd::Violation(violation) | SessionEnd::Unresumable(violation)), _) => {
+                Self::by_violation(*violation)
+            }
             (_, LinkEnd::Closed(Some(code))) => Self::by_code(code, ""),
             (_, LinkEnd::Closed(None) | LinkEnd::Lost | LinkEnd::Aborted) => {
                 Self::new(ErrorKind::SessionLost, Retry::AtOnce, "the link was lost")

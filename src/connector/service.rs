@@ -25,6 +25,7 @@ pub struct RevDialConnector {
     connman: ConnectionManager,
     map_uri: Option<Arc<MapUri>>,
     timeout: Option<Duration>,
+    max_wait: Option<Duration>,
     early_data: bool,
 }
 
@@ -32,7 +33,7 @@ impl RevDialConnector {
     /// Connects through the tunnels of this connection manager.
     #[must_use]
     pub const fn new(connman: ConnectionManager) -> Self {
-        Self { connman, map_uri: None, timeout: None, early_data: false }
+        Self { connman, map_uri: None, timeout: None, max_wait: None, early_data: false }
     }
 
     /// Whether a connect resolves before the agent has answered, which saves a round trip. A refusal is then an error of
@@ -47,6 +48,13 @@ impl RevDialConnector {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    /// How long a connect waits for a tunnel at the most, whatever the connection manager's policy would give; zero: not
+    /// at all. See [`Dial::max_wait`](crate::connman::Dial::max_wait). Default: as the policy says.
+    #[must_use]
+    pub fn max_wait(self, most: Duration) -> Self {
+        Self { max_wait: Some(most), ..self }
     }
 
     /// What a URI means, instead of [`Target::of`].
@@ -85,11 +93,14 @@ impl Service<Uri> for RevDialConnector {
         };
         match target {
             Ok(target) => {
-                let dial = self.connman.dial(target.key(), target.target()).early_data(self.early_data);
-                Connecting::dialing(match self.timeout {
-                    Some(timeout) => dial.timeout(timeout),
-                    None => dial,
-                })
+                let mut dial = self.connman.dial(target.key(), target.target()).early_data(self.early_data);
+                if let Some(most) = self.max_wait {
+                    dial = dial.max_wait(most);
+                }
+                if let Some(timeout) = self.timeout {
+                    dial = dial.timeout(timeout);
+                }
+                Connecting::dialing(dial)
             }
             Err(error) => Connecting::failed(error),
         }
@@ -98,11 +109,12 @@ impl Service<Uri> for RevDialConnector {
 
 impl fmt::Debug for RevDialConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connman, map_uri, timeout, early_data } = self;
+        let Self { connman, map_uri, timeout, max_wait, early_data } = self;
         f.debug_struct("RevDialConnector")
             .field("connman", connman)
             .field("maps_uris", &map_uri.is_some())
             .field("timeout", timeout)
+            .field("max_wait", max_wait)
             .field("early_data", early_data)
             .finish()
     }

@@ -14,7 +14,8 @@ use crate::{
     connman::{
         handle::Handle,
         registry::Refusal,
-        state::{Asked, Inner, Waiting},
+        seek::{Seeking, refused},
+        state::Inner,
     },
     error::{Error, ErrorKind},
     frame::Metadata,
@@ -27,20 +28,23 @@ use crate::{
 /// A dial under way, made by [`ConnectionManager::dial`](crate::connman::ConnectionManager::dial). `Unpin + Send`.
 ///
 /// It takes the key's tunnel and opens a stream; while the key is in grace it waits for the agent's return, in the
-/// order of first polls. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
+/// order of first polls; an absent key it may wait for, or have started, as the policy says. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
 /// manager's dial timeout (default 10 s) runs from each tunnel taken until the agent's answer, never while the dial
 /// waits for a tunnel, and anew on each link; [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at
-/// the latest the dial timeout after the end of the grace in which it first waited.
+/// the latest the dial timeout after the end of the grace in which it first waited. A call that knows better how long
+/// it can wait says so by [`max_wait`](Self::max_wait).
 ///
 /// Nothing happens before the first poll, and then it must be polled within a tokio runtime that has its timer on.
 ///
 /// # Errors
-/// - [`NoConnection`](ErrorKind::NoConnection): the key is absent;
-/// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace ended while this dial waited, or the agent came and
-///   went for longer than that;
+/// - [`NoConnection`](ErrorKind::NoConnection): the key is absent, and no agent came while this dial waited, nor by a
+///   [start](crate::connman::Wake);
+/// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace, or [`max_wait`](Self::max_wait), ended while this
+///   dial waited for the agent's return, or the agent came and went for longer than that;
 /// - [`TooManyPendingDials`](ErrorKind::TooManyPendingDials): as many dials wait as may;
 /// - [`DialTimeout`](ErrorKind::DialTimeout): one of the two timeouts passed;
 /// - [`Shutdown`](ErrorKind::Shutdown): the manager was shut down;
+/// - [`Internal`](ErrorKind::Internal): the start of the key's agent panicked or took too long;
 /// - and what the agent answers: [`TargetUnknown`](ErrorKind::TargetUnknown), [`TargetDenied`](ErrorKind::TargetDenied),
 ///   [`TargetRefused`](ErrorKind::TargetRefused), [`TargetTimeout`](ErrorKind::TargetTimeout),
 ///   [`Overloaded`](ErrorKind::Overloaded).
@@ -72,6 +76,33 @@ impl Dial {
         self
     }
 
+    /// How long this dial waits for a tunnel at the most, from its first poll, whatever the policy would give. Zero:
+    /// not at all, and nothing is started for it either; who is not connected then is told at once:
+    /// [`NoConnection`](ErrorKind::NoConnection) if absent, [`ReconnectTimeout`](ErrorKind::ReconnectTimeout) if in
+    /// grace. Default: as long as the policy gives.
+    ///
+    /// The dial timeout counts besides, for the agent's answer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use revdial::{ErrorKind, connman::{Absent, ConnectionManager}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hour = Duration::from_secs(3600);
+    /// let connman = ConnectionManager::builder().absent(move |_: &_| Absent::Wait(hour)).build();
+    ///
+    /// // A health check has no hour.
+    /// let dial = connman.dial(&"desktop-7".parse()?, &"".parse()?).max_wait(Duration::ZERO);
+    /// assert_eq!(dial.await.unwrap_err().kind(), ErrorKind::NoConnection);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_wait(mut self, most: Duration) -> Self {
+        self.0.seeking.max_wait = Some(most);
+        self
+    }
+
     /// A deadline of the caller's, from the first poll, over waiting and opening together. Default none.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.timeout = Some(timeout);
@@ -89,14 +120,14 @@ impl Future for Dial {
 
 impl fmt::Debug for Dial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dial").field("key", &self.0.key).field("target", &self.0.target).finish_non_exhaustive()
+        f.debug_struct("Dial").field("key", &self.0.seeking.key).field("target", &self.0.target).finish_non_exhaustive()
     }
 }
 
 /// A dial through whatever is held for a tunnel.
 pub(super) struct Dialing<T: Handle> {
     inner: Arc<Inner<T>>,
-    key: AgentKey,
+    pub(super) seeking: Seeking<T>,
     target: TargetName,
     early_data: bool,
     strict_eof: bool,
@@ -115,8 +146,7 @@ pub(super) struct Dialing<T: Handle> {
 }
 
 enum Step<T: Handle> {
-    Ask,
-    Wait(Waiting<T>),
+    Seek,
     Open { opening: T::Opening, tunnel: T, serial: Epoch, deadline: Pin<Box<Sleep>> },
     Done,
 }
@@ -125,7 +155,7 @@ impl<T: Handle> Dialing<T> {
     pub(super) fn new(inner: &Arc<Inner<T>>, key: &AgentKey, target: &TargetName) -> Self {
         Self {
             inner: Arc::clone(inner),
-            key: key.clone(),
+            seeking: Seeking::new(inner, key),
             target: target.clone(),
             early_data: false,
             strict_eof: inner.settings.strict_eof,
@@ -135,7 +165,7 @@ impl<T: Handle> Dialing<T> {
             limit: None,
             not_before: Epoch::new(0),
             expired: false,
-            step: Step::Ask,
+            step: Step::Seek,
         }
     }
 
@@ -160,13 +190,14 @@ impl<T: Handle> Dialing<T> {
     }
 
     /// All has to be over the dial timeout after the end of the first wait; before there was one, after that of the
-    /// longest grace.
+    /// longest grace; and in any case after the end of all waiting.
     fn limit(&mut self, grace: Option<Instant>) {
         let (end, kind) = match (&self.limit, grace) {
             (None | Some((_, ErrorKind::DialTimeout)), Some(end)) => (Some(end), ErrorKind::ReconnectTimeout),
             (None, None) => (Instant::now().checked_add(self.inner.max_hold()), ErrorKind::DialTimeout),
             _ => return,
         };
+        let end = end.into_iter().chain(self.seeking.last()).min();
         if let Some(limit) = end.and_then(|end| end.checked_add(self.inner.dial_timeout())) {
             self.limit = Some((Box::pin(tokio::time::sleep_until(limit)), kind));
         }
@@ -175,33 +206,30 @@ impl<T: Handle> Dialing<T> {
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Result<T::Stream, Error>> {
         loop {
             match &mut self.step {
-                Step::Ask => match self.inner.ask(&self.key, self.not_before) {
-                    Asked::Ready(serial, tunnel) => {
+                Step::Seek => match self.seeking.poll(cx, self.not_before) {
+                    Poll::Pending => {
+                        self.expired = false; // it waits for more than that session
+                        if let Some(end) = self.seeking.end() {
+                            self.limit(Some(end));
+                        }
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok((serial, tunnel))) => {
                         self.limit(None);
                         self.open(serial, tunnel);
                     }
-                    Asked::Wait(waiting) => {
-                        self.limit(Some(waiting.end.into()));
-                        self.step = Step::Wait(waiting);
-                    }
                     // It has waited with its open, for an agent that did not return.
-                    Asked::Refused(Refusal::NoConnection) if self.expired => {
+                    Poll::Ready(Err(Refusal::NoConnection)) if self.expired => {
                         return Poll::Ready(Err(refused(Refusal::ReconnectTimeout)));
                     }
-                    Asked::Refused(refusal) => return Poll::Ready(Err(refused(refusal))),
-                },
-                Step::Wait(waiting) => match ready!(Pin::new(&mut waiting.answer).poll(cx)) {
-                    Ok(Ok((serial, tunnel))) => self.open(serial, tunnel),
-                    Ok(Err(refusal)) => return Poll::Ready(Err(refused(refusal))),
-                    // A sender goes without an answer only with the registry that holds it, which this dial holds.
-                    Err(_) => return Poll::Ready(Err(ErrorKind::Internal.into())),
+                    Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refused(refusal))),
                 },
                 Step::Open { opening, tunnel, serial, deadline } => match Pin::new(opening).poll(cx) {
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
                     Poll::Ready(Err(error)) if is_of_the_session(&error) && tunnel.is_draining() => {
                         self.expired = matches!(tunnel.ended(), Some(SessionEnd::Lost));
                         self.not_before = Epoch::new(serial.number().saturating_add(1));
-                        self.step = Step::Ask;
+                        self.step = Step::Seek;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
@@ -251,6 +279,7 @@ impl<T: Handle> Future for Dialing<T> {
         };
         // Gives back the ticket, or gives up the open, now and not when the caller drops the future.
         self.step = Step::Done;
+        self.seeking.give_up();
         metrics::record_dial(if result.is_ok() { "ok" } else { "error" }, started.elapsed());
         if let Err(error) = &result {
             metrics::record_dial_failure(error.kind());
@@ -271,16 +300,4 @@ impl<T: Handle> Drop for Dialing<T> {
 fn is_of_the_session(error: &Error) -> bool {
     use ErrorKind as K;
     matches!(error.kind(), K::SessionLost | K::Replaced | K::Protocol | K::Shutdown | K::Internal)
-}
-
-/// The pure registry cannot name the public error.
-fn refused(refusal: Refusal) -> Error {
-    Error::new(match refusal {
-        Refusal::NoConnection => ErrorKind::NoConnection,
-        Refusal::ReconnectTimeout => ErrorKind::ReconnectTimeout,
-        Refusal::TooManyPending => ErrorKind::TooManyPendingDials,
-        Refusal::Unreported => ErrorKind::DialTimeout,
-        Refusal::ShuttingDown => ErrorKind::Shutdown,
-    })
-    .unsent()
 }

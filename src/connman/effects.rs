@@ -130,6 +130,7 @@ impl<T: Handle> Inner<T> {
 
     pub(super) fn tell(&self, event: &TunnelEvent) {
         tracing::info!(key = %event.key(), epoch = %event.epoch(), "tunnel {}", event.name());
+        self.events.tell(event);
         for observer in &self.settings.observers {
             guarded((), || observer.on_event(event));
         }

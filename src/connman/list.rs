@@ -25,6 +25,8 @@ pub struct Stats {
     pub pending_dials_total: usize,
     /// Keys that dials wait for.
     pub pending_dials_keys: usize,
+    /// Absent keys whose agents are being [started](crate::connman::Wake), or were just now and are on their way.
+    pub waking_keys: usize,
     /// Sessions that open nothing new and finish what runs.
     pub draining_sessions: usize,
     /// Open streams, those of sessions in grace and of draining ones included.
@@ -86,6 +88,8 @@ pub struct AgentInfo {
     pub rtt: Option<Duration>,
     /// Open streams. In grace those that wait for the agent's return.
     pub streams: usize,
+    /// Dials that wait for its tunnel.
+    pub pending_dials: usize,
     /// Earlier sessions of the key that open nothing new and finish what runs.
     pub draining_sessions: usize,
     /// Payload bytes sent to the agent in this session.
@@ -116,6 +120,7 @@ impl AgentInfo {
             labels: who.labels.clone(),
             rtt: stats.rtt,
             streams: stats.streams,
+            pending_dials: entry.waiting,
             draining_sessions: entry.leaving.len(),
             sent_bytes: stats.sent_bytes,
             received_bytes: stats.received_bytes,
@@ -141,6 +146,7 @@ pub(super) fn stats<T: Handle>(inner: &Arc<Inner<T>>) -> Stats {
         grace_period_entries: counts.grace,
         pending_dials_total: counts.waiting,
         pending_dials_keys: counts.waiting_keys,
+        waking_keys: counts.waking,
         draining_sessions: counts.leaving,
         ..Stats::default()
     };

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
     connman::{
         attach::{Attached, Offer},
@@ -12,13 +14,16 @@ use crate::{
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
         registry::{Refusal, after},
+        seek::WaitFor,
         state::Inner,
+        subscribe::Events,
     },
-    dialback::Dialers,
+    dialback::{Dialers, Orphans},
     error::ErrorKind,
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch, TargetName},
     link::LinkEnd,
+    metrics,
     mux::{Bound, Budget, PeerDrain},
     tunnel::Tunnel,
 };
@@ -104,6 +109,11 @@ impl ConnectionManager {
         Dial::new(&self.inner, key, target)
     }
 
+    /// Waits until the key is connected: as long as a dial would, and by starting its agent if a dial would.
+    pub fn wait_for(&self, key: &AgentKey) -> WaitFor {
+        WaitFor::new(&self.inner, key)
+    }
+
     /// The epoch of a key's link; `None` if the key is not connected.
     #[must_use]
     pub fn epoch(&self, key: &AgentKey) -> Option<Epoch> {
@@ -137,14 +147,48 @@ impl ConnectionManager {
         agents
     }
 
-    /// Takes a key from its agent: the session is closed with 4401, its streams fail with
-    /// [`SessionLost`](crate::ErrorKind::SessionLost), dials that wait for the key fail with
-    /// [`NoConnection`](crate::ErrorKind::NoConnection). Ends a grace likewise. False: the key was neither connected
-    /// nor in grace.
+    /// Every event from now on, for who takes them in its own time; see [`Events`]. What must not be missed is for an
+    /// [`Observer`](crate::connman::Observer).
+    ///
+    /// ```
+    /// use revdial::connman::ConnectionManager;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let connman = ConnectionManager::new();
+    /// let mut events = connman.subscribe();
+    /// let log = tokio::spawn(async move {
+    ///     while let Some(event) = events.next().await {
+    ///         match event {
+    ///             Ok(event) => println!("{}: {}", event.key(), event.name()),
+    ///             Err(missed) => println!("{missed}"),
+    ///         }
+    ///     }
+    /// });
+    /// # drop(connman);
+    /// # log.await.unwrap();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        self.inner.events.subscribe()
+    }
+
+    /// Takes a key from its agent, as when its credentials are revoked: the session is closed with 4401, its streams fail
+    /// at once with [`SessionLost`](crate::ErrorKind::SessionLost), dials that wait for the key fail with
+    /// [`NoConnection`](crate::ErrorKind::NoConnection). Ends a grace likewise, and streams of dial-back agents that
+    /// have outlived their control link. False: there was nothing of it.
     ///
     /// The agent comes back, slowly, if its credentials still hold.
     pub fn disconnect(&self, key: &AgentKey) -> bool {
-        self.inner.with(|state, now| state.registry.close(key, CloseCode::CREDENTIALS, Refusal::NoConnection, now))
+        let closed = self
+            .inner
+            .with(|state, now| state.registry.close(key, CloseCode::CREDENTIALS, &Refusal::NoConnection, now));
+        let orphans = self.inner.dialers.end_orphans(Orphans::Under(key), ErrorKind::SessionLost);
+        if closed || orphans {
+            metrics::record_auth_failure("revoked");
+        }
+        closed || orphans
     }
 
     /// Lets what runs finish, then shuts down: for the way down of a server, before it stops to serve.
@@ -152,15 +196,15 @@ impl ConnectionManager {
     /// Every agent is told to connect anew, at random within half of `deadline` and 5 s at most, to whoever answers
     /// under the server's name then; it leaves its session here once that has succeeded or this one is closed. Running
     /// streams go on, also over new links; a session without any is closed at once. New sessions are refused, and dials
-    /// wait in vain until the end. Resolves when no session is left, at the deadline at the latest; what runs then
-    /// fails as by [`shutdown`](Self::shutdown), which it ends with.
+    /// wait in vain until the end. Resolves when no session is left, nor any stream of a dial-back agent, at the
+    /// deadline at the latest; what runs then fails as by [`shutdown`](Self::shutdown), which it ends with.
     ///
     /// # Cancel safety
     /// Dropping it leaves the manager draining: sessions are closed at their deadline all the same, but dials are not
     /// refused before. Called again, the newer deadline is that of the sessions that have none yet.
     pub async fn drain(&self, deadline: Duration) {
-        let left = self.inner.left.notified();
-        let mut left = std::pin::pin!(left);
+        let begin = Instant::now();
+        let mut left = std::pin::pin!(self.inner.left.notified());
         // Before the first look, so that no word is lost in between.
         left.as_mut().enable();
         let leaving = self.inner.with(|state, now| {
@@ -168,9 +212,14 @@ impl ConnectionManager {
             state.registry.drain(CloseCode::RESTART, until, now);
             state.registry.counts().leaving
         });
-        if leaving > 0 {
-            let _ = tokio::time::timeout(deadline, left).await;
-        }
+        let finished = async {
+            if leaving > 0 {
+                left.await;
+            }
+            self.inner.dialers.orphans_left().await;
+        };
+        let _ = tokio::time::timeout(deadline, finished).await;
+        metrics::record_drain(begin.elapsed());
         self.shutdown();
     }
 
@@ -179,7 +228,7 @@ impl ConnectionManager {
     /// finish, [`drain`](Self::drain).
     pub fn shutdown(&self) {
         self.inner.with(|state, now| state.registry.shut_down(CloseCode::RESTART, now));
-        self.inner.dialers.end_orphans(None, ErrorKind::Shutdown);
+        self.inner.dialers.end_orphans(Orphans::All, ErrorKind::Shutdown);
     }
 }
 

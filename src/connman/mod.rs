@@ -14,7 +14,10 @@
 //! | --- | --- |
 //! | connected | opens a stream at once |
 //! | in grace | waits; the agent's return releases all that wait, in order; the end of the grace fails them with [`ReconnectTimeout`](crate::ErrorKind::ReconnectTimeout) |
-//! | absent | fails at once with [`NoConnection`](crate::ErrorKind::NoConnection), or waits if the policy says so |
+//! | absent | fails at once with [`NoConnection`](crate::ErrorKind::NoConnection); or waits; or has the agent [started](Wake) and waits for it: as the policy says |
+//!
+//! A call may wait for less, or not at all: [`Dial::max_wait`]. After the start of a server, whose agents are about to come
+//! back, absent keys can be waited for by a [`boot_grace`](ConnectionManagerBuilder::boot_grace).
 //!
 //! A grace ends exactly when it is over, not at the next sweep. Each link has an [`Epoch`](crate::Epoch), and what an
 //! old link reports never touches a newer one.
@@ -37,32 +40,49 @@
 //! [`ConnectionManager::drain`] has agents move on while running streams finish. An agent that goes down says so, too:
 //! its key is in grace from then on, as the policy says, and its streams finish beside whoever comes next.
 //!
+//! # Watching
+//! [`stats`](ConnectionManager::stats), [`list`](ConnectionManager::list) and
+//! [`list_grace`](ConnectionManager::list_grace) tell what is the case now; an [`Observer`] is told each event where it
+//! happens, a [subscriber](ConnectionManager::subscribe) in its own time. A hook
+//! [on connect](ConnectionManagerBuilder::on_connect) brings agents to the state that they should be in.
+//!
 //! # What is bounded
-//! Keys connected or in grace, dials that wait for one key and for all, how long each waits, what sessions in grace hold
-//! in memory, and how many of a key's sessions finish beside the current one (4). A key that is absent is not remembered.
+//! Keys connected or in grace, dials that wait for one key and for all, how long each waits, starts of agents at once,
+//! what sessions in grace hold in memory, how many of a key's sessions finish beside the current one (4), what is kept
+//! for a slow subscriber, and how many hooks run and for how long. A key that is absent is not remembered.
+#![doc = include_str!("waiting.md")]
 
 mod attach;
 mod builder;
+mod decisions;
 mod dial;
 mod effects;
 mod event;
 mod expiry;
 mod handle;
+mod hook;
 mod list;
 mod manager;
 mod policy;
 mod registry;
+mod seek;
 mod state;
+mod subscribe;
+mod wake;
 
 // For those who run it.
 pub use builder::ConnectionManagerBuilder;
 pub use dial::Dial;
 pub use list::{AgentInfo, KeyState, Stats};
 pub use manager::ConnectionManager;
+pub use seek::WaitFor;
 // For those who decide.
 pub use policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, LossCause, NoGrace, Registration};
+pub use wake::Wake;
 // For those who watch.
 pub use event::{Observer, RegisterRefusal, TunnelEvent};
+pub use hook::Arrived;
+pub use subscribe::{Events, Missed};
 // For the task that owns a link.
 pub(crate) use attach::Offer;
 pub(crate) use manager::{Attachment, Lease};

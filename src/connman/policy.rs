@@ -5,6 +5,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
+    connman::wake::Wake,
     frame::{CloseCode, InstanceId},
     key::{AgentKey, Epoch},
     link::Protocol,
@@ -19,18 +20,21 @@ pub(super) const DEFAULT_WAITING: usize = 100;
 /// What a host decides about keys whose tunnels come and go.
 ///
 /// A closure from [`LinkLoss`] to [`Grace`] is a policy, with the defaults below for all else; [`FixedGrace`] and
-/// [`NoGrace`] are ready-made.
+/// [`NoGrace`] are ready-made. Each other decision can also be taken by a setting of the
+/// [builder](crate::connman::ConnectionManagerBuilder), which then stands before the policy's.
 ///
 /// ```
 /// use std::time::Duration;
 /// use revdial::connman::{ConnectionManager, Grace, LinkLoss, LossCause};
 ///
-/// // An agent that broke the protocol is dropped; one whose link broke has ten seconds.
+/// // An agent that broke the protocol is dropped; one whose link broke has ten seconds, a build machine ten minutes.
 /// let connman = ConnectionManager::builder()
 ///     .grace(|loss: &LinkLoss<'_>| match loss.cause {
 ///         LossCause::Violation(_) => Grace::Drop,
+///         _ if loss.key.as_str().starts_with("build-") => Grace::Hold(Duration::from_secs(600)),
 ///         _ => Grace::Hold(Duration::from_secs(10)),
 ///     })
+///     .max_hold(Duration::from_secs(600))
 ///     .build();
 /// # assert!(connman.list().is_empty());
 /// ```
@@ -198,14 +202,16 @@ pub enum Grace {
 }
 
 /// What becomes of a dial to a key that is neither connected nor in grace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Absent {
     /// It fails with [`NoConnection`](crate::ErrorKind::NoConnection) at once.
     Refuse,
-    /// It waits this long for an agent, then fails likewise: for servers that just started, or agents that are known
-    /// to come.
+    /// It waits this long for an agent, then fails likewise: for agents that are known to come. For a server that just
+    /// started, see [`boot_grace`](crate::connman::ConnectionManagerBuilder::boot_grace).
     Wait(Duration),
+    /// It has the agent started, unless that is under way, and waits for it.
+    Wake(Wake),
 }
 
 /// Whether a second agent takes a connected key over.
@@ -273,7 +279,7 @@ mod tests {
         assert_eq!(policy.grace(&LinkLoss::new(&key, LossCause::Lost)), Grace::Hold(Duration::from_secs(7)));
         let policy: Box<dyn GracePolicy> = Box::new(policy);
         assert_eq!(policy.max_hold(), Duration::from_secs(30));
-        assert_eq!((policy.waiting_limit(&key), policy.absent(&key)), (100, Absent::Refuse));
+        assert!(matches!((policy.waiting_limit(&key), policy.absent(&key)), (100, Absent::Refuse)));
     }
 
     #[test]

@@ -21,11 +21,13 @@ use crate::{
 mod attach;
 mod leave;
 mod values;
+mod wait;
 
 pub(super) use values::{
-    Ask, Binding, Bound, Claim, Conflict, Counts, DialStep, Effect, Entry, Found, Incumbent, Limits, Link, Refusal,
-    Resume, Ticket,
+    Absence, Ask, Binding, Bound, Claim, Conflict, Counts, DialStep, Effect, Entry, Found, Incumbent, Limits, Link,
+    Refusal, Resume, Ticket,
 };
+use wait::{Waiter, Waking};
 
 /// Waits are cut to this, far beyond any use, so that no sum of times can overflow.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -51,8 +53,9 @@ struct Slot<T> {
     state: State<T>,
     /// Sessions that open nothing new and finish what runs, oldest first. They are nobody's incumbents.
     leaving: Vec<Leaving<T>>,
-    /// Each with the end of its own wait, if that is not the key's grace.
-    waiters: BTreeMap<Ticket, Option<Instant>>,
+    waiters: BTreeMap<Ticket, Waiter>,
+    /// The start of its agent that is under way, or was made not long ago.
+    waking: Option<Waking>,
     losses: u32,
     reconnects: u32,
     last_cause: Option<LossCause>,
@@ -83,7 +86,7 @@ enum State<T> {
         since: Instant,
         until: Instant,
     },
-    /// Held in memory only while dials wait, or while sessions leave.
+    /// Held in memory only while dials wait, while sessions leave, or while its agent is being started.
     Absent,
 }
 
@@ -120,6 +123,7 @@ enum Due {
     Grace(AgentKey),
     Leaving(AgentKey, Epoch),
     Wait(AgentKey, Ticket),
+    Wake(AgentKey),
 }
 
 impl<T: Clone> Registry<T> {
@@ -166,63 +170,6 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    /// What a dial would find.
-    pub(super) fn find(&mut self, key: &AgentKey, not_before: Epoch, now: Instant) -> Found<T> {
-        self.expire(now);
-        match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Connected { kept, .. }) if kept.serial >= not_before => {
-                Found::Ready(kept.serial, kept.tunnel.clone())
-            }
-            Some(State::Connected { .. } | State::Grace { .. }) => Found::Held,
-            Some(State::Absent) | None => Found::Absent,
-        }
-    }
-
-    /// A tunnel for a dial, a place in the queue, or a refusal.
-    pub(super) fn dial(&mut self, key: &AgentKey, ask: Ask, now: Instant) -> DialStep<T> {
-        self.expire(now);
-        if self.closed {
-            return DialStep::Refused(Refusal::ShuttingDown);
-        }
-        let (own, end) = match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Connected { kept, .. }) if kept.serial >= ask.not_before => {
-                return DialStep::Ready(kept.serial, kept.tunnel.clone());
-            }
-            Some(State::Connected { .. }) => (Some(after(now, ask.unreported)), None),
-            Some(State::Grace { until, .. }) => (None, Some(*until)),
-            Some(State::Absent) | None if self.draining => return DialStep::Refused(Refusal::ShuttingDown),
-            Some(State::Absent) | None => match ask.absent.map(|wait| after(now, wait)) {
-                Some(end) => (Some(end), Some(end)),
-                None => return DialStep::Refused(Refusal::NoConnection),
-            },
-        };
-        let waiting = self.slots.get(key).map_or(0, |slot| slot.waiters.len());
-        if waiting >= ask.limit || self.counts.waiting >= self.limits.waiting {
-            return DialStep::Refused(Refusal::TooManyPending);
-        }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.slots.entry(key.clone()).or_insert_with(Slot::absent).waiters.insert(ticket, own);
-        self.counts.waiting += 1;
-        self.counts.waiting_keys += usize::from(waiting == 0);
-        if let Some(own) = own {
-            self.due.insert((own, Due::Wait(key.clone(), ticket)));
-        }
-        DialStep::Wait(ticket, end)
-    }
-
-    /// A waiting dial is given up. Nothing happens if the ticket was answered already.
-    pub(super) fn give_back(&mut self, key: &AgentKey, ticket: Ticket) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        let Some(own) = slot.waiters.remove(&ticket) else { return };
-        self.counts.waiting -= 1;
-        self.counts.waiting_keys -= usize::from(slot.waiters.is_empty());
-        if let Some(own) = own {
-            self.due.remove(&(own, Due::Wait(key.clone(), ticket)));
-        }
-        self.prune(key);
-    }
-
     /// Ends what has its end at `now` or before.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
@@ -230,6 +177,7 @@ impl<T: Clone> Registry<T> {
                 Some((_, Due::Grace(key))) => self.end_grace(&key),
                 Some((_, Due::Leaving(key, serial))) => self.cut(&key, serial),
                 Some((_, Due::Wait(key, ticket))) => self.end_wait(&key, ticket),
+                Some((_, Due::Wake(key))) => self.end_wake(&key),
                 None => {}
             }
         }
@@ -237,24 +185,15 @@ impl<T: Clone> Registry<T> {
 
     fn end_grace(&mut self, key: &AgentKey) {
         let refusal = if self.draining { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
-        if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, refusal) {
+        if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal) {
             let tunnel = kept.map(|kept| kept.tunnel);
             self.effects.push(Effect::Expired { registration, tunnel, in_time: true });
         }
     }
 
-    fn end_wait(&mut self, key: &AgentKey, ticket: Ticket) {
-        let absent = self.slots.get(key).is_some_and(|slot| matches!(slot.state, State::Absent));
-        let refusal = if absent { Refusal::NoConnection } else { Refusal::Unreported };
-        self.give_back(key, ticket);
-        self.effects.push(Effect::Refuse { ticket, refusal });
-    }
-
     /// Makes a key absent, and refuses who waits for it. Sessions that leave go on leaving.
-    fn vacate(&mut self, key: &AgentKey, refusal: Refusal) -> Option<State<T>> {
-        for ticket in self.take_waiters(key) {
-            self.effects.push(Effect::Refuse { ticket, refusal });
-        }
+    fn vacate(&mut self, key: &AgentKey, refusal: &Refusal) -> Option<State<T>> {
+        self.refuse_waiters(key, refusal);
         let slot = self.slots.get_mut(key)?;
         let state = std::mem::replace(&mut slot.state, State::Absent);
         (slot.losses, slot.reconnects, slot.last_cause) = (0, 0, None);
@@ -284,25 +223,9 @@ impl<T: Clone> Registry<T> {
 
     /// Takes a key out of memory that is absent, and for which there is nothing to remember.
     fn prune(&mut self, key: &AgentKey) {
-        let idle =
-            |slot: &Slot<T>| matches!(slot.state, State::Absent) && slot.waiters.is_empty() && slot.leaving.is_empty();
-        if self.slots.get(key).is_some_and(idle) {
+        if self.slots.get(key).is_some_and(Slot::is_idle) {
             self.slots.remove(key);
         }
-    }
-
-    /// Empties a key's queue, oldest first.
-    fn take_waiters(&mut self, key: &AgentKey) -> Vec<Ticket> {
-        let Some(slot) = self.slots.get_mut(key) else { return Vec::new() };
-        let waiters = std::mem::take(&mut slot.waiters);
-        self.counts.waiting -= waiters.len();
-        self.counts.waiting_keys -= usize::from(!waiters.is_empty());
-        for (ticket, own) in &waiters {
-            if let Some(own) = own {
-                self.due.remove(&(*own, Due::Wait(key.clone(), *ticket)));
-            }
-        }
-        waiters.into_keys().collect()
     }
 
     /// Every session that is kept, in no order.
@@ -328,10 +251,16 @@ impl<T: Clone> Slot<T> {
             state: State::Absent,
             leaving: Vec::new(),
             waiters: BTreeMap::new(),
+            waking: None,
             losses: 0,
             reconnects: 0,
             last_cause: None,
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        let empty = self.waiters.is_empty() && self.leaving.is_empty() && self.waking.is_none();
+        empty && matches!(self.state, State::Absent)
     }
 
     fn entry(&self) -> Option<Entry<T>> {
@@ -346,6 +275,7 @@ impl<T: Clone> Slot<T> {
             leaving: self.leaving.iter().map(|leaving| leaving.kept.tunnel.clone()).collect(),
             since,
             until,
+            waiting: self.waiters.len(),
             reconnects: self.reconnects,
             last_cause: self.last_cause,
         })

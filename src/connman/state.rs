@@ -22,7 +22,9 @@ use crate::{
         expiry,
         handle::Handle,
         policy::{Absent, DEFAULT_HOLD, DEFAULT_WAITING, GracePolicy},
-        registry::{Ask, Counts, DialStep, Found, Limits, Refusal, Registry, Ticket},
+        registry::{Absence, Ask, Counts, DialStep, Found, Limits, Refusal, Registry, Ticket},
+        subscribe::Topic,
+        wake::Wake,
     },
     dialback::Dialers,
     key::{AgentKey, Epoch},
@@ -35,6 +37,8 @@ pub(super) struct Settings {
     pub(super) policy: Arc<dyn GracePolicy>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
     pub(super) dial_timeout: Duration,
+    /// For how long after its making absent keys are waited for.
+    pub(super) boot_grace: Duration,
     pub(super) limits: Limits,
     /// Bytes that sessions in grace may hold together.
     pub(super) grace_memory: usize,
@@ -46,12 +50,15 @@ pub(super) struct Settings {
 pub(crate) struct Inner<T: Handle> {
     pub(super) settings: Settings,
     max_hold: Duration,
+    built: Instant,
     epochs: AtomicU64,
     state: Mutex<State<T>>,
     /// Tells the expiry task that its deadline is no longer the nearest.
     pub(super) rearm: Arc<Notify>,
     /// Tells that no session leaves any more.
     pub(super) left: Notify,
+    /// What happens, for who subscribes to it.
+    pub(super) events: Topic,
     /// What sessions without a link hold.
     pub(super) budget: Arc<Budget>,
     /// The tunnels that pick-ups name.
@@ -93,6 +100,8 @@ pub(super) struct Waiting<T: Handle> {
     ticket: Ticket,
     /// When the key's grace, or the wait for an absent key, is over: as far as that can be said.
     pub(super) end: Instant,
+    /// Whether a key that is absent at its end is then as any other.
+    pub(super) boot: bool,
     pub(super) answer: oneshot::Receiver<Answer<T>>,
 }
 
@@ -111,6 +120,7 @@ impl<T: Handle> Inner<T> {
         let policy = Arc::clone(&settings.policy);
         Self {
             max_hold: guarded(DEFAULT_HOLD, || policy.max_hold()),
+            built: now(),
             epochs: AtomicU64::new(1),
             state: Mutex::new(State {
                 registry: Registry::new(settings.limits),
@@ -119,6 +129,7 @@ impl<T: Handle> Inner<T> {
             }),
             rearm: Arc::new(Notify::new()),
             left: Notify::new(),
+            events: Topic::default(),
             budget: Arc::default(),
             dialers: Arc::default(),
             settings,
@@ -152,7 +163,7 @@ impl<T: Handle> Inner<T> {
 
     fn run<R>(self: &Arc<Self>, f: impl FnOnce(&mut State<T>, Instant) -> R) -> R {
         let mut state = self.lock();
-        let now = tokio::time::Instant::now().into_std();
+        let now = now();
         let before = state.registry.counts();
         let result = f(&mut state, now);
         let mut effects = Vec::new();
@@ -176,33 +187,57 @@ impl<T: Handle> Inner<T> {
         result
     }
 
-    /// A tunnel for a dial, a place in the queue, or a refusal.
-    pub(super) fn ask(self: &Arc<Self>, key: &AgentKey, not_before: Epoch) -> Asked<T> {
-        let policy = &self.settings.policy;
-        let absent = match self.with(|state, now| state.registry.find(key, not_before, now)) {
+    /// A tunnel for a dial, a place in the queue, or a refusal. It waits for `most` at the most; zero: not at all.
+    pub(super) fn ask(self: &Arc<Self>, key: &AgentKey, not_before: Epoch, most: Option<Duration>) -> Asked<T> {
+        let (found, now) = self.with(|state, now| (state.registry.find(key, not_before, now), now));
+        let (absent, wake, boot) = match found {
             Found::Ready(epoch, tunnel) => return Asked::Ready(epoch, tunnel),
-            Found::Held => None,
-            Found::Absent => match guarded(Absent::Refuse, || policy.absent(key)) {
-                Absent::Refuse => None,
-                Absent::Wait(wait) => Some(wait),
-            },
+            Found::Held => (Absence::Refuse, None, false),
+            Found::Absent => self.absent(key, most, now),
         };
-        let limit = guarded(DEFAULT_WAITING, || policy.waiting_limit(key));
-        let ask = Ask { not_before, limit, absent, unreported: self.settings.dial_timeout };
-        let asked = self.with(|state, now| match state.registry.dial(key, ask, now) {
-            DialStep::Ready(epoch, tunnel) => Asked::Ready(epoch, tunnel),
-            DialStep::Refused(refusal) => Asked::Refused(refusal),
-            DialStep::Wait(ticket, end) => {
-                let (sender, answer) = oneshot::channel();
-                state.waiting.insert(ticket, sender);
-                let end = end.or_else(|| now.checked_add(self.max_hold)).unwrap_or(now);
-                Asked::Wait(Waiting { inner: Arc::clone(self), key: key.clone(), ticket, end, answer })
-            }
+        let limit = guarded(DEFAULT_WAITING, || self.settings.policy.waiting_limit(key));
+        let ask = Ask { not_before, limit, absent, unreported: self.settings.dial_timeout, most };
+        let mut wakes = None;
+        let asked = self.with(|state, now| {
+            let (ticket, end) = match state.registry.dial(key, ask, now) {
+                DialStep::Ready(epoch, tunnel) => return Asked::Ready(epoch, tunnel),
+                DialStep::Refused(refusal) => return Asked::Refused(refusal),
+                DialStep::Wait(ticket, end) => (ticket, end),
+                DialStep::Wake(ticket, until) => {
+                    wakes = Some((ticket, until));
+                    (ticket, Some(until))
+                }
+            };
+            let (sender, answer) = oneshot::channel();
+            state.waiting.insert(ticket, sender);
+            let end = end.or_else(|| now.checked_add(self.max_hold)).unwrap_or(now);
+            Asked::Wait(Waiting { inner: Arc::clone(self), key: key.clone(), ticket, end, boot, answer })
         });
         if matches!(asked, Asked::Wait(_)) {
             metrics::record_dial_waited();
         }
+        if let (Some(wake), Some((ticket, until))) = (wake, wakes) {
+            wake.begin(self, key.clone(), ticket, until);
+        }
         asked
+    }
+
+    /// What is done about an absent key, by what, and whether that is for the boot grace only. Who does not wait at all
+    /// starts nothing.
+    fn absent(&self, key: &AgentKey, most: Option<Duration>, now: Instant) -> (Absence, Option<Wake>, bool) {
+        let booted_for = now.saturating_duration_since(self.built);
+        let boot_left = self.settings.boot_grace.saturating_sub(booted_for);
+        if most.is_some_and(|most| most.is_zero()) {
+            return (Absence::Refuse, None, false);
+        }
+        if !boot_left.is_zero() {
+            return (Absence::Wait(boot_left), None, true);
+        }
+        match guarded(Absent::Refuse, || self.settings.policy.absent(key)) {
+            Absent::Refuse => (Absence::Refuse, None, false),
+            Absent::Wait(wait) => (Absence::Wait(wait), None, false),
+            Absent::Wake(wake) => (Absence::Wake(wake.time()), Some(wake), false),
+        }
     }
 }
 
@@ -219,6 +254,11 @@ impl<T: Handle> fmt::Debug for Inner<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").field("counts", &self.lock().registry.counts()).finish_non_exhaustive()
     }
+}
+
+/// On the runtime's clock.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Runs a callback of the user's. One that panics is counted, and `default` stands in its place.

@@ -81,6 +81,26 @@ impl Known {
     }
 }
 
+/// Streams that have outlived their tunnels.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Orphans<'a> {
+    All,
+    /// Of one key.
+    Under(&'a AgentKey),
+    /// Of one key and principal.
+    Of(&'a (AgentKey, String)),
+}
+
+impl Orphans<'_> {
+    fn are_of(self, owner: &(AgentKey, String)) -> bool {
+        match self {
+            Self::All => true,
+            Self::Under(key) => owner.0 == *key,
+            Self::Of(this) => owner == this,
+        }
+    }
+}
+
 /// The handle by which streams are asked of an agent. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct DialbackTunnel(Arc<Shared>);
@@ -118,16 +138,24 @@ impl Dialers {
         self.lock().tunnels.get(&id).and_then(Weak::upgrade).map(DialbackTunnel)
     }
 
-    /// Ends the streams that have outlived their tunnels: all, or those of one owner.
-    pub(crate) fn end_orphans(&self, owner: Option<&(AgentKey, String)>, kind: ErrorKind) {
-        let orphans = {
+    /// Ends streams that have outlived their tunnels. False: there were none.
+    pub(crate) fn end_orphans(&self, which: Orphans<'_>, kind: ErrorKind) -> bool {
+        let ended: Vec<_> = {
             let mut known = self.lock();
-            match owner {
-                Some(owner) => known.orphans.remove(owner).unwrap_or_default(),
-                None => std::mem::take(&mut known.orphans).into_values().flatten().collect(),
-            }
+            let orphans = known.orphans.extract_if(|owner, _| which.are_of(owner)).flat_map(|(_, orphans)| orphans);
+            orphans.filter_map(|ties| ties.upgrade()).filter(|ties| ties.len() > 0).collect()
         };
-        orphans.into_iter().filter_map(|ties| ties.upgrade()).for_each(|ties| ties.cut(kind));
+        ended.iter().for_each(|ties| ties.cut(kind));
+        !ended.is_empty()
+    }
+
+    /// Resolves when no stream is left that has outlived its tunnel.
+    pub(crate) async fn orphans_left(&self) {
+        loop {
+            let orphans: Vec<_> = self.lock().orphans.values().flatten().filter_map(Weak::upgrade).collect();
+            let Some(ties) = orphans.into_iter().find(|ties| !ties.is_idle()) else { return };
+            ties.idle().await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -222,7 +250,7 @@ impl DialbackTunnel {
     pub(crate) fn close(&self, code: CloseCode, reason: &str, end: SessionEnd) {
         let kind = Error::from(end.clone()).kind();
         if end == SessionEnd::Revoked {
-            self.0.dialers.end_orphans(Some(&self.0.owner()), kind);
+            self.0.dialers.end_orphans(Orphans::Of(&self.0.owner()), kind);
         }
         // Whoever was replaced and left its streams alone, leaves them alone.
         let spares_streams = end == SessionEnd::Replaced && self.ended() == Some(SessionEnd::Replaced);

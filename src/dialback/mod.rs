@@ -101,7 +101,7 @@ pub(crate) use stream::{DialbackStream, Slices};
 #[cfg(feature = "server")]
 pub(crate) use control_link::ControlEnd;
 #[cfg(feature = "server")]
-pub(crate) use dialer::{Claim, Dialers};
+pub(crate) use dialer::{Claim, Dialers, Orphans};
 pub(crate) use dialer::{DialbackTunnel, Opening};
 // For the agent.
 #[cfg(feature = "agent")]

@@ -126,6 +126,11 @@ impl Ties {
         lock(&self.state).streams.len()
     }
 
+    /// Whether there is none, and the last one has left.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.state).is_idle()
+    }
+
     /// How many bytes went this way.
     pub(super) fn bytes(&self, direction: Direction) -> u64 {
         self.counter(direction).load(Ordering::Relaxed)
@@ -145,7 +150,7 @@ impl Ties {
             let mut idle = std::pin::pin!(idle);
             // Before the look, so that no word is lost in between.
             idle.as_mut().enable();
-            if lock(&self.state).is_idle() {
+            if self.is_idle() {
                 return;
             }
             idle.await;

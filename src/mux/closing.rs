@@ -69,7 +69,9 @@ impl Outcome {
     /// The session ended, perhaps with CLOSE as its `last` message; `local` is set if this side ended it.
     pub(super) fn ended(end: &SessionEnd, local: Option<(CloseCode, Arc<str>)>, last: Option<Message>) -> Self {
         match (end, local) {
-            (SessionEnd::Violation(violation), _) => Self::violation(violation.code(), violation.rule().into(), last),
+            (SessionEnd::Violation(violation) | SessionEnd::Unresumable(violation), _) => {
+                Self::violation(violation.code(), violation.rule().into(), last)
+            }
             (SessionEnd::ClosedByPeer { code, .. }, _) => {
                 Self::close(LinkEnd::Closed(Some(*code)), *code, "".into(), last)
             }

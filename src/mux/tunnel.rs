@@ -266,7 +266,7 @@ impl Drop for MuxIncoming {
 fn code_of(end: &SessionEnd) -> CloseCode {
     match end {
         SessionEnd::Replaced => CloseCode::REPLACED,
-        SessionEnd::Violation(violation) => violation.code(),
+        SessionEnd::Violation(violation) | SessionEnd::Unresumable(violation) => violation.code(),
         SessionEnd::ClosedByPeer { code, .. } => *code,
         SessionEnd::Shutdown => CloseCode::DRAINED,
         SessionEnd::Revoked => CloseCode::CREDENTIALS,

@@ -53,6 +53,8 @@ pub enum SessionEnd {
     Replaced,
     /// The peer broke a rule.
     Violation(Violation),
+    /// The peer came back with counts that cannot be, or again and again without taking anything.
+    Unresumable(Violation),
     /// The peer sent CLOSE, or closed its WebSocket with a code that ends the session.
     ClosedByPeer {
         /// Its code.
@@ -73,7 +75,7 @@ impl fmt::Display for SessionEnd {
         match self {
             Self::Lost => f.write_str("the session was lost with its link"),
             Self::Replaced => f.write_str("the session was replaced"),
-            Self::Violation(violation) => violation.fmt(f),
+            Self::Violation(violation) | Self::Unresumable(violation) => violation.fmt(f),
             Self::ClosedByPeer { code, .. } => write!(f, "the peer closed the session: {code}"),
             Self::Shutdown => f.write_str("the session was shut down"),
             Self::Revoked => f.write_str("the session was revoked"),

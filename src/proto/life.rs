@@ -33,10 +33,11 @@ impl Session {
         match self.replay.rewind(peer_has) {
             Ok(true) => self.on_acked(),
             Ok(false) => self.fruitless = self.fruitless.saturating_add(u32::from(!self.replay.is_empty())),
-            Err(violation) => return Err(self.fail(violation)),
+            Err(violation) => return Err(self.fail_to_resume(violation)),
         }
         if self.role == Role::Server && self.fruitless > MAX_FRUITLESS {
-            return Err(self.fail(Violation::new(CloseCode::FLOOD, "attached again and again and acked nothing")));
+            let rule = "attached again and again and acked nothing";
+            return Err(self.fail_to_resume(Violation::new(CloseCode::FLOOD, rule)));
         }
         self.timers.set(Timer::Silent, now, self.config.dead_after);
         if !self.replay.is_empty() {
@@ -186,6 +187,12 @@ impl Session {
     /// The peer broke a rule: the session ends, CLOSE with the rule's code is the next message.
     pub(super) fn fail(&mut self, violation: Violation) -> Violation {
         self.close(violation.code(), violation.rule(), SessionEnd::Violation(violation));
+        violation
+    }
+
+    /// The same of a peer that came back in a way that leaves nothing to go on with.
+    fn fail_to_resume(&mut self, violation: Violation) -> Violation {
+        self.close(violation.code(), violation.rule(), SessionEnd::Unresumable(violation));
         violation
     }
 

@@ -77,6 +77,6 @@ mod upgrade;
 // What most programs need.
 pub use body::ProxyBody;
 pub use builder::{HostPolicy, ProxyBuilder};
-pub use service::{Destination, Forwarding, Proxy};
+pub use service::{Destination, Forwarding, MaxWait, Proxy};
 // To answer errors oneself.
 pub use status::status_of;

@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Method, Request, Response, StatusCode};
@@ -84,6 +85,30 @@ impl Destination {
     }
 }
 
+/// How long a request waits for its agent to be connected, in its extensions; zero: not at all. Then the answer is that of
+/// [`NoConnection`](ErrorKind::NoConnection) or [`ReconnectTimeout`](ErrorKind::ReconnectTimeout). Without it, as long
+/// as the connection manager's policy says.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::Request;
+/// use revdial::proxy::MaxWait;
+///
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(MaxWait::new(Duration::ZERO)); // answered now, or not at all
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxWait(Duration);
+
+impl MaxWait {
+    /// So long.
+    #[must_use]
+    pub const fn new(most: Duration) -> Self {
+        Self(most)
+    }
+}
+
 impl From<Target> for Destination {
     fn from(target: Target) -> Self {
         Self::new(target.key().clone(), target.target().clone())
@@ -122,7 +147,8 @@ where
         Self { inner: Arc::new(Inner { client, connman, settings }) }
     }
 
-    /// Sends a request to a target and gives its response, or the answer that its failure deserves.
+    /// Sends a request to a target and gives its response, or the answer that its failure deserves. A [`MaxWait`] in the
+    /// request's extensions bounds the wait for its agent.
     ///
     /// # Cancel safety
     /// Dropping the future, or the body of the response, gives the request up: the service is told at once.
@@ -150,13 +176,15 @@ where
         request: Request<B>,
     ) -> Result<Response<ProxyBody>, Error> {
         let (mut parts, body) = request.into_parts();
+        let wait = parts.extensions.remove::<MaxWait>();
         let upgrade = head::wanted_upgrade(&mut parts);
         head::request(&mut parts, &self.inner.settings, (key, target), upgrade.is_some(), length(&body))?;
         let (request, answered) = Outgoing::request(Request::from_parts(parts, body));
 
+        self.there(key, wait).await?;
         let (response, upgrade) = match upgrade {
             Some(upgrade) => (self.send_upgrade(key, target, request).await?, Some(upgrade)),
-            None => (self.send(key, target, request).await?, None),
+            None => (self.send(key, target, request, wait).await?, None),
         };
         match (response.status(), upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(upgrade::switch(key, upgrade, response)),
@@ -174,17 +202,30 @@ where
         status::answer(error, self.inner.settings.absent)
     }
 
+    /// Waits for the agent, if the request says for how long. The pool's dial, which knows of no request, then finds it.
+    async fn there(&self, key: &AgentKey, wait: Option<MaxWait>) -> Result<(), Error> {
+        match wait {
+            Some(MaxWait(most)) => {
+                let there = self.inner.connman.wait_for(key).max_wait(most).await;
+                there.inspect_err(|error| metrics::record_dial_failure(error.kind()))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// By a pooled connection; and by a new one, once, if a session has ended under a request that may be repeated.
     async fn send(
         &self,
         key: &AgentKey,
         target: &TargetName,
         request: Request<Outgoing<B>>,
+        wait: Option<MaxWait>,
     ) -> Result<Response<Incoming>, Error> {
         let again = repeatable(&request);
         match (self.send_in(self.inner.connman.serial(key), key, target, request).await, again) {
             (Err(error), Some(again)) if matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::Replaced) => {
                 debug!(%key, %target, kind = error.kind().as_str(), "a request is repeated");
+                self.there(key, wait).await?;
                 // In the name of no session, where nothing is pooled: another connection of the one that was lost may
                 // not know of its end yet.
                 self.send_in(None, key, target, again).await

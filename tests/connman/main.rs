@@ -1,21 +1,32 @@
 //! What dials and streams meet when agents are taken over, lost, back, sent away or late: server and agent together.
 #![cfg(all(feature = "server", feature = "agent"))]
 
+#[path = "../support/counted.rs"]
+mod counted;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 
+#[cfg(feature = "proxy")]
+mod calls;
+mod deciding;
 mod edges;
+mod greeting;
+mod revoking;
+mod waiting;
+mod waking;
+mod watching;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use net::Net;
+use counted::Counted;
+use net::{Net, TOKEN};
 use revdial::{
     AgentKey, Error, ErrorKind, TargetName, TunnelStream,
-    agent::{AgentStatus, Listener},
+    agent::{Agent, AgentBuilder, AgentStatus, Backoff, Listener},
     connman::{ConnectionManager, Stats, TunnelEvent},
 };
 use tokio::{
@@ -49,6 +60,20 @@ fn dial(connman: &ConnectionManager) -> Dialled {
     tokio::spawn(connman.dial(&key(), &TargetName::default()))
 }
 
+/// Waits until it is so, for a minute at most, and lets time pass only if nothing else happens.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        if !so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 /// Waits until so many dials wait.
 async fn waiting(connman: &ConnectionManager, dials: usize) {
     while connman.stats().pending_dials_total != dials {
@@ -63,6 +88,12 @@ async fn in_grace(connman: &ConnectionManager) {
     }
 }
 
+/// An agent that tries often enough to be back within any grace.
+fn prompt(key: &str) -> AgentBuilder {
+    let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    Agent::builder("http://gateway", key).token(TOKEN).backoff(backoff)
+}
+
 /// A connected agent `a` that keeps what it accepts, in its order.
 struct Running {
     status: watch::Receiver<AgentStatus>,
@@ -72,7 +103,10 @@ struct Running {
 
 impl Running {
     async fn on(net: &Net) -> Self {
-        let agent = net.agent();
+        Self::of(net.build(prompt("a"))).await
+    }
+
+    async fn of(agent: Agent) -> Self {
         let status = agent.status();
         let (mut listener, run): (Listener, _) = agent.listen();
         let accepted = Arc::new(Mutex::new(Vec::new()));
@@ -183,6 +217,7 @@ async fn b49_b64_streams_survive_and_dials_wait_in_order_for_a_lost_agent() {
 
 #[tokio::test(start_paused = true)]
 async fn b70_sessions_in_grace_that_hold_too_much_are_given_up_and_their_keys_waited_for() {
+    let counted = Counted::new();
     let connman = ConnectionManager::builder().grace_memory(100 * 1024).build();
     let net = Net::to(&connman);
     let mut agent = Running::on(&net).await;
@@ -200,6 +235,7 @@ async fn b70_sessions_in_grace_that_hold_too_much_are_given_up_and_their_keys_wa
     }
     waiting(&connman, 1).await;
     assert_eq!((connman.list_grace().len(), connman.stats().streams), (1, 0));
+    assert_eq!(counted.sum("revdial_budget_refused_total{evict}"), 1);
     agent.accepted.lock().unwrap().clear();
     net.down(false);
     agent.connected().await;
@@ -233,6 +269,7 @@ async fn b64_a_grace_ends_exactly_and_whoever_waits_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn b68_a_restarted_agent_has_its_key_at_once_and_not_after_the_grace() {
+    let counted = Counted::new();
     let (connman, events) = manager();
     let net = Net::to(&connman);
     let killed = Running::on(&net).await;
@@ -249,6 +286,7 @@ async fn b68_a_restarted_agent_has_its_key_at_once_and_not_after_the_grace() {
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!names(&events).contains(&"expired"), "{:?}", names(&events));
+    assert_eq!(counted.sum("revdial_key_conflicts_total{replaced}"), 1);
     assert_eq!(connman.stats().active_connections, 1);
 }
 

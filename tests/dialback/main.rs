@@ -16,6 +16,7 @@ mod lines;
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 mod noise;
+mod orphans;
 mod outside;
 mod pairings;
 mod pickups;

@@ -49,7 +49,10 @@ fn m40_b59_counts_that_cannot_be_end_the_session() {
         hand.hear();
         hand.session.link_down(hand.now);
         let result = hand.session.link_up(hand.now, hand.heard.checked_add_signed(-lacks).unwrap());
-        hand.ended_by(result, CloseCode::FORBIDDEN);
+        let violation = result.unwrap_err();
+        let end = SessionEnd::Unresumable(violation);
+        assert_eq!((violation.code(), hand.session.ended()), (CloseCode::FORBIDDEN, Some(&end)));
+        hand.closes_with(CloseCode::FORBIDDEN, violation.rule());
     }
 }
 

@@ -246,7 +246,7 @@ async fn b59_counts_that_cannot_be_end_the_session_and_no_other() {
         wrong.attach(back(one.session, 1), sent, received).await;
         assert_eq!(wrong.closed().await, CloseCode::FORBIDDEN, "{name}");
         let error = one.stream.read_u8().await.unwrap_err();
-        assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::Protocol, "{name}");
+        assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::SessionLost, "{name}");
         other.lives().await;
         assert_eq!(world.counted.resumes(), ["mismatch 1"], "{name}");
         // The link before is not the session's any more, either.

@@ -58,6 +58,7 @@ async fn b63_at_the_end_of_the_grace_every_stream_fails_and_none_ends_cleanly() 
     let error = timeout(AT_ONCE, dialled).await.expect("at once").unwrap().unwrap_err();
     assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::ReconnectTimeout, true));
     assert!(Instant::now() <= over + AT_ONCE);
+    assert_eq!(world.counted.sum("revdial_streams_total{session_lost}"), 5);
     // What has arrived is read first; only what came with its end has one.
     let mut text = [0; 7];
     unread.read_exact(&mut text).await.unwrap();

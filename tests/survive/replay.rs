@@ -71,7 +71,7 @@ async fn b61_the_eleventh_attach_in_a_row_that_brings_nothing_through_ends_the_s
     eleventh.attach(back(one.session, 21), sent, received + 1).await;
     assert_eq!(eleventh.closed().await, CloseCode::FLOOD);
     let error = one.stream.read_u8().await.unwrap_err();
-    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::Protocol);
+    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::SessionLost);
     assert_eq!(world.counted.sum("revdial_session_resumes_total{rate}"), 1);
     drop((one, eleventh));
     world.over([]).await;

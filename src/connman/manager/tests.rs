@@ -12,7 +12,7 @@ use std::{
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::{
     sync::oneshot,
-    time::{advance, timeout},
+    time::{Instant, advance, timeout},
 };
 
 use super::*;
@@ -21,7 +21,7 @@ use crate::{
         dial::Dialing,
         event::TunnelEvent,
         policy::{Absent, Displace, FixedGrace, Grace, GracePolicy, LinkLoss, NoGrace},
-        registry::{Ask, DialStep},
+        registry::{Absence, Ask, DialStep},
     },
     error::{Error, ErrorKind},
     frame::{InstanceId, Metadata},
@@ -79,7 +79,7 @@ impl Fake {
             given_up: AtomicUsize::new(0),
             links: Mutex::default(),
             impossible: Mutex::default(),
-            up_since: Mutex::new(Some(tokio::time::Instant::now().into_std())),
+            up_since: Mutex::new(Some(Instant::now().into_std())),
             drained_with: Mutex::default(),
         }))
     }
@@ -362,7 +362,8 @@ async fn waiter_learns_reconnected_or_expired_as_a_value() {
 async fn an_answer_that_nobody_waits_for_is_not_given_to_the_next_dial() {
     let (inner, _) = default_manager();
     connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
-    let lonely = Ask { not_before: Epoch::new(0), limit: 1, absent: Some(Duration::ZERO), unreported: MS };
+    let absent = Absence::Wait(Duration::ZERO);
+    let lonely = Ask { not_before: Epoch::new(0), limit: 1, absent, unreported: MS, most: None };
     let waiting = spawn_dial(&inner);
     settle().await;
     let registration = Arc::new(registration(&inner, 1));
@@ -379,7 +380,7 @@ async fn an_answer_that_nobody_waits_for_is_not_given_to_the_next_dial() {
 #[tokio::test(start_paused = true)]
 async fn a_grace_is_exact_to_the_millisecond_and_no_dial_outlives_it() {
     let (inner, _) = default_manager();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
     advance(Duration::from_secs(7)).await;
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::ReconnectTimeout));
@@ -389,7 +390,7 @@ async fn a_grace_is_exact_to_the_millisecond_and_no_dial_outlives_it() {
 #[tokio::test(start_paused = true)]
 async fn links_on_which_no_agent_speaks_do_not_prolong_a_grace() {
     let (inner, seen) = default_manager();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
     advance(Duration::from_secs(10)).await;
     let waiting = spawn_dial(&inner);
@@ -421,7 +422,7 @@ async fn a_nearer_deadline_wakes_the_expiry_task() {
     let other = Registration { key: "other".parse().unwrap(), ..registration(&inner, 1) };
     register(&inner, other, Fake::new(1)).unwrap().lost(LinkEnd::Lost);
     settle().await;
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     connect(&inner, 1, &Fake::new(2)).lost(LinkEnd::Lost);
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::ReconnectTimeout));
     assert_eq!(start.elapsed(), Duration::from_secs(2));
@@ -563,7 +564,7 @@ async fn an_answer_of_the_agent_is_the_dials_answer() {
 async fn the_dial_timeout_runs_from_the_tunnel_and_the_callers_over_all() {
     let (inner, _) = default_manager();
     connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let mut short = dial(&inner);
     short.timeout = Some(Duration::from_secs(3));
     let (short, long) = (tokio::spawn(kind_of(short)), spawn_dial(&inner));
@@ -584,11 +585,54 @@ async fn the_dial_timeout_runs_from_the_tunnel_and_the_callers_over_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dial_that_is_over_has_given_its_place_back_before_it_is_dropped() {
+    let (inner, _) = default_manager();
+    connect(&inner, 1, &Fake::new(1)).lost(LinkEnd::Lost);
+    let mut dial = dial(&inner);
+    dial.timeout = Some(MS);
+    assert_eq!((&mut dial).await.unwrap_err().kind(), ErrorKind::DialTimeout);
+    assert_eq!(list::stats(&inner).pending_dials_total, 0);
+    drop(dial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_may_not_wait_has_the_dial_timeout_for_its_open_and_no_grace_that_begins_meanwhile() {
+    for waits in [0, 5] {
+        let (inner, _) = default_manager();
+        let start = Instant::now();
+        let tunnel = Fake::silent(1);
+        let lease = connect(&inner, 1, &tunnel);
+        let mut dial = dial(&inner);
+        dial.seeking.max_wait = Some(Duration::from_secs(waits));
+        let opening = tokio::spawn(kind_of(dial));
+        settle().await;
+        *tunnel.0.up_since.lock().unwrap() = None;
+        lease.lost(LinkEnd::Lost);
+        assert_eq!(opening.await.unwrap(), Some(ErrorKind::ReconnectTimeout));
+        assert_eq!(start.elapsed(), Duration::from_secs(waits + 10));
+        // One whose session ends under it waits for as long as is left for the next one.
+        let tunnel = Fake::silent(2);
+        let _lease = connect(&inner, 1, &tunnel);
+        let mut dial = self::dial(&inner);
+        dial.seeking.max_wait = Some(Duration::from_secs(waits));
+        let opening = tokio::spawn(kind_of(dial));
+        settle().await;
+        advance(Duration::from_secs(2)).await;
+        settle().await;
+        tunnel.end(SessionEnd::Lost);
+        let ended = Instant::now();
+        let kind = opening.await.unwrap();
+        assert!(matches!(kind, Some(ErrorKind::ReconnectTimeout | ErrorKind::DialTimeout)), "{kind:?}");
+        assert_eq!(ended.elapsed(), Duration::from_secs(if waits == 0 { 0 } else { waits - 2 }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn b64_an_agent_that_comes_and_goes_buys_no_dial_more_than_its_grace_and_the_dial_timeout() {
     let (inner, _) = default_manager();
     let tunnel = Fake::silent(1);
     let lease = connect(&inner, 1, &tunnel);
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let early = spawn_dial(&inner);
     settle().await;
     *tunnel.0.up_since.lock().unwrap() = None;
@@ -622,7 +666,7 @@ async fn b64_an_agent_that_comes_and_goes_buys_no_dial_more_than_its_grace_and_t
 #[tokio::test(start_paused = true)]
 async fn a_dial_that_never_waits_but_meets_dead_tunnels_only_ends_too() {
     let (inner, _) = default_manager();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let mut lease = connect(&inner, 1, &Fake::silent(1));
     let dial = spawn_dial(&inner);
     while !dial.is_finished() && start.elapsed() < Duration::from_secs(3600) {
@@ -710,7 +754,7 @@ async fn a_policy_may_hold_nothing_or_wait_for_the_absent() {
         }
     }
     let (inner, _) = manager(|builder| builder.grace(Boot));
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     assert_eq!(spawn_dial(&inner).await.unwrap(), Err(ErrorKind::NoConnection));
     assert_eq!(start.elapsed(), Duration::from_secs(60));
     let waiting = spawn_dial(&inner);
@@ -746,7 +790,7 @@ async fn a_policy_sees_how_often_and_how_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callbacks_run_outside_the_lock_and_may_panic() {
+async fn b86_policies_and_observers_run_outside_the_lock_and_may_panic() {
     struct Bomb;
     impl GracePolicy for Bomb {
         fn grace(&self, _: &LinkLoss<'_>) -> Grace {
@@ -806,7 +850,7 @@ async fn disconnect_takes_the_key_away_at_once() {
     let tunnel = Fake::new(1);
     let lease = connect(&inner, 1, &tunnel);
     let disconnect = |inner: &Arc<Inner<Fake>>| {
-        inner.with(|state, now| state.registry.close(&key(), CloseCode::CREDENTIALS, Refusal::NoConnection, now))
+        inner.with(|state, now| state.registry.close(&key(), CloseCode::CREDENTIALS, &Refusal::NoConnection, now))
     };
     assert!(disconnect(&inner));
     assert_eq!((tunnel.closed_with(), tunnel.ended()), (Some(CloseCode::CREDENTIALS), Some(SessionEnd::Revoked)));

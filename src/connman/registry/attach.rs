@@ -157,6 +157,7 @@ impl<T: Clone> Registry<T> {
             }
             State::Absent => self.effects.push(Effect::Connected { registration: Arc::clone(registration) }),
         }
+        self.on_arrival(&registration.key);
         self.release(&registration.key, serial, &tunnel);
         Ok(())
     }

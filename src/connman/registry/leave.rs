@@ -84,12 +84,7 @@ impl<T: Clone> Registry<T> {
         let State::Connected { kept, .. } = mem::replace(&mut slot.state, State::Absent) else { return None };
         let registration = Arc::clone(&kept.registration);
         slot.state = State::Grace { registration, kept: None, since, until };
-        // Who waited for the report of this loss now waits for the grace.
-        for (ticket, own) in &mut slot.waiters {
-            if let Some(own) = own.take() {
-                self.due.remove(&(own, Due::Wait(key.clone(), *ticket)));
-            }
-        }
+        self.wait_for_grace(key);
         self.counts.connected -= 1;
         self.counts.grace += 1;
         self.due.insert((until, Due::Grace(key.clone())));
@@ -97,7 +92,7 @@ impl<T: Clone> Registry<T> {
     }
 
     fn lose_for_good(&mut self, key: &AgentKey, cause: LossCause) {
-        if let Some(State::Connected { kept, .. }) = self.vacate(key, Refusal::NoConnection) {
+        if let Some(State::Connected { kept, .. }) = self.vacate(key, &Refusal::NoConnection) {
             let Kept { registration, tunnel, .. } = kept;
             self.effects.push(Effect::Lost { registration, tunnel: Some(tunnel), cause, hold: None });
         }
@@ -160,7 +155,7 @@ impl<T: Clone> Registry<T> {
         self.effects.push(Effect::Drained { registration: Arc::clone(&kept.registration) });
         self.leave(kept, None, CloseCode::DRAINED, after(now, drain));
         if matches!(grace, Grace::Drop) {
-            self.vacate(key, Refusal::NoConnection);
+            self.vacate(key, &Refusal::NoConnection);
         }
         self.expire(now);
         true
@@ -263,7 +258,7 @@ impl<T: Clone> Registry<T> {
         &mut self,
         key: &AgentKey,
         code: CloseCode,
-        refusal: Refusal,
+        refusal: &Refusal,
         now: Instant,
     ) -> bool {
         self.expire(now);
@@ -295,7 +290,9 @@ impl<T: Clone> Registry<T> {
         self.closed = true;
         let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
         for key in keys {
-            self.close(&key, code, Refusal::ShuttingDown, now);
+            self.close(&key, code, &Refusal::ShuttingDown, now);
+            self.forget_wake(&key);
+            self.prune(&key);
         }
     }
 }

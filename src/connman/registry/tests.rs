@@ -24,7 +24,8 @@ fn session(epoch: u64) -> SessionId {
 }
 
 fn ask() -> Ask {
-    Ask { not_before: Epoch::new(0), limit: PER_KEY, absent: None, unreported: Duration::from_secs(10) }
+    let unreported = Duration::from_secs(10);
+    Ask { not_before: Epoch::new(0), limit: PER_KEY, absent: Absence::Refuse, unreported, most: None }
 }
 
 fn ms(n: u64) -> Duration {
@@ -37,7 +38,7 @@ fn answers(effects: &[Effect<u64>]) -> Vec<(Ticket, Result<u64, Refusal>)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Release { ticket, tunnel, .. } => Some((*ticket, Ok(*tunnel))),
-            Effect::Refuse { ticket, refusal } => Some((*ticket, Err(*refusal))),
+            Effect::Refuse { ticket, refusal } => Some((*ticket, Err(refusal.clone()))),
             _ => None,
         })
         .collect()
@@ -162,7 +163,7 @@ fn times_beyond_measure_do_not_overflow() {
     let (mut registry, now) = connected();
     registry.link_lost(&key(0), Epoch::new(1), LossCause::Lost, Grace::Hold(Duration::MAX), false, (now, now));
     assert!(registry.next_deadline() > Some(now));
-    let forever = Ask { absent: Some(Duration::MAX), ..ask() };
+    let forever = Ask { absent: Absence::Wait(Duration::MAX), ..ask() };
     assert!(matches!(registry.dial(&key(1), forever, now), DialStep::Wait(..)));
 }
 
@@ -195,7 +196,14 @@ enum Op {
     Dial {
         key: u8,
         dead: bool,
-        absent: Option<u64>,
+        absent: Absence,
+        most: Option<u64>,
+    },
+    /// The start of a key's agent ends.
+    Woken {
+        key: u8,
+        late: bool,
+        fails: bool,
     },
     GiveBack {
         nth: usize,
@@ -222,13 +230,23 @@ fn op() -> impl Strategy<Value = Op> {
         3 => keys.clone().prop_map(|key| Op::Register { key }),
         3 => (keys.clone(), prop::bool::weighted(0.2), prop::option::weighted(0.8, 0..50u64))
             .prop_map(|(key, stale, hold)| Op::Lose { key, stale, hold }),
-        6 => (keys.clone(), any::<bool>(), prop::option::of(0..50u64))
-            .prop_map(|(key, dead, absent)| Op::Dial { key, dead, absent }),
+        8 => (keys.clone(), any::<bool>(), absence(), prop::option::weighted(0.3, 0..50u64))
+            .prop_map(|(key, dead, absent, most)| Op::Dial { key, dead, absent, most }),
+        2 => (keys.clone(), prop::bool::weighted(0.2), any::<bool>())
+            .prop_map(|(key, late, fails)| Op::Woken { key, late, fails }),
         2 => (0..8usize).prop_map(|nth| Op::GiveBack { nth }),
         1 => keys.clone().prop_map(|key| Op::Close { key }),
         2 => keys.prop_map(|key| Op::Hear { key }),
         2 => (0..20u64).prop_map(|ms| Op::Advance { ms }),
         2 => any::<bool>().prop_map(|exactly| Op::AdvanceToDeadline { exactly }),
+    ]
+}
+
+fn absence() -> impl Strategy<Value = Absence> {
+    prop_oneof![
+        Just(Absence::Refuse),
+        (0..50u64).prop_map(|wait| Absence::Wait(ms(wait))),
+        (0..50u64).prop_map(|within| Absence::Wake(ms(within))),
     ]
 }
 
@@ -240,17 +258,47 @@ enum Now {
     Grace(u64, Instant),
 }
 
+/// A dial that waits, in the model.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    of: u8,
+    ticket: Ticket,
+    /// If not by the key's grace or its start.
+    own: Option<Instant>,
+    /// The caller's.
+    last: Option<Instant>,
+}
+
+impl Waits {
+    fn until(&self) -> Option<Instant> {
+        match (self.own, self.last) {
+            (Some(own), Some(last)) => Some(own.min(last)),
+            (own, last) => own.or(last),
+        }
+    }
+}
+
 /// The same rules, written as scans over plain lists.
 #[derive(Debug)]
 struct Model {
     keys: [Now; 3],
-    /// Oldest first: whose, which, until when if not the key's grace.
-    waiters: Vec<(u8, Ticket, Option<Instant>)>,
+    /// By whom each key's agent is being started, until when, and whether that still runs.
+    wakes: [Option<(Ticket, Instant, bool)>; 3],
+    /// Oldest first.
+    waiters: Vec<Waits>,
     answers: Vec<(Ticket, Result<u64, Refusal>)>,
     /// Every ticket there ever was, and whose it is.
     issued: HashMap<Ticket, u8>,
     epoch: u64,
     now: Instant,
+}
+
+/// What ends next, in the order of what ends at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ends {
+    Grace(u8),
+    Wait(u8, Ticket),
+    Wake(u8),
 }
 
 impl Model {
@@ -262,35 +310,54 @@ impl Model {
         self.keys[usize::from(key)] = state;
     }
 
-    fn answer_all(&mut self, key: u8, answer: Result<u64, Refusal>) {
-        for (_, ticket, _) in self.waiters.extract_if(.., |(of, _, _)| *of == key) {
-            self.answers.push((ticket, answer));
+    fn answer_all(&mut self, key: u8, answer: &Result<u64, Refusal>) {
+        for waits in self.waiters.extract_if(.., |waits| waits.of == key) {
+            self.answers.push((waits.ticket, answer.clone()));
         }
     }
 
-    fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        let graces = self.keys.iter().filter_map(|state| match state {
-            Now::Grace(_, until) => Some(*until),
+    fn deadlines(&self) -> impl Iterator<Item = (Instant, Ends)> {
+        let graces = (0..3).filter_map(|n| match self.state(n) {
+            Now::Grace(_, until) => Some((until, Ends::Grace(n))),
             _ => None,
         });
-        graces.chain(self.waiters.iter().filter_map(|(_, _, until)| *until))
+        let waits = self.waiters.iter().filter_map(|w| Some((w.until()?, Ends::Wait(w.of, w.ticket))));
+        let wakes = (0..3).filter_map(|n| Some((self.wakes[usize::from(n)]?.1, Ends::Wake(n))));
+        graces.chain(waits).chain(wakes)
     }
 
     fn expire(&mut self) {
-        for key in 0..3 {
-            if matches!(self.state(key), Now::Grace(_, until) if until <= self.now) {
-                self.set(key, Now::Absent);
-                self.answer_all(key, Err(Refusal::ReconnectTimeout));
+        while let Some((_, ends)) = self.deadlines().min().filter(|(at, _)| *at <= self.now) {
+            match ends {
+                Ends::Grace(key) => {
+                    self.set(key, Now::Absent);
+                    self.answer_all(key, &Err(Refusal::ReconnectTimeout));
+                }
+                Ends::Wait(key, ticket) => {
+                    self.waiters.retain(|waits| waits.ticket != ticket);
+                    let refusal = match self.state(key) {
+                        Now::Absent => Refusal::NoConnection,
+                        Now::Up(..) => Refusal::Unreported,
+                        Now::Grace(..) => Refusal::ReconnectTimeout,
+                    };
+                    self.answers.push((ticket, Err(refusal)));
+                }
+                Ends::Wake(key) => {
+                    let runs = self.wakes[usize::from(key)].take().is_some_and(|(_, _, runs)| runs);
+                    if self.state(key) == Now::Absent {
+                        self.answer_all(key, &Err(if runs { Refusal::Fault } else { Refusal::NoConnection }));
+                    }
+                }
             }
         }
-        let (now, keys) = (self.now, self.keys);
-        let mut over: Vec<_> =
-            self.waiters.extract_if(.., |(_, _, until)| until.is_some_and(|until| until <= now)).collect();
-        over.sort_by_key(|(_, ticket, until)| (*until, *ticket));
-        for (key, ticket, _) in over {
-            let absent = keys[usize::from(key)] == Now::Absent;
-            self.answers.push((ticket, Err(if absent { Refusal::NoConnection } else { Refusal::Unreported })));
-        }
+    }
+
+    fn waiting_for(&self, key: u8) -> usize {
+        self.waiters.iter().filter(|waits| waits.of == key).count()
+    }
+
+    fn waking(&self) -> usize {
+        self.wakes.iter().flatten().count()
     }
 
     fn held(&self) -> usize {
@@ -319,7 +386,8 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
                     Now::Grace(_, until) => Some(until),
                 };
                 model.set(n, Now::Up(epoch, owed));
-                model.answer_all(n, Ok(epoch));
+                model.answer_all(n, &Ok(epoch));
+                model.wakes[usize::from(n)].take_if(|(_, _, runs)| !*runs);
             }
         }
         Op::Lose { key: n, stale, hold } => {
@@ -335,53 +403,84 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
                 _ if epoch == 0 => {}
                 None => {
                     model.set(n, Now::Absent);
-                    model.answer_all(n, Err(Refusal::NoConnection));
+                    model.answer_all(n, &Err(Refusal::NoConnection));
                 }
                 Some(hold) => {
                     model.set(n, Now::Grace(epoch, owed.unwrap_or(now + ms(hold))));
-                    for waiter in model.waiters.iter_mut().filter(|(of, _, _)| *of == n) {
-                        waiter.2 = None;
-                    }
+                    model.waiters.iter_mut().filter(|waits| waits.of == n).for_each(|waits| waits.own = None);
                     model.expire();
                 }
             }
         }
-        Op::Dial { key: n, dead, absent } => {
+        Op::Dial { key: n, dead, absent, most } => {
             let not_before = match model.state(n) {
                 Now::Up(epoch, _) if dead => epoch + 1,
                 _ => 0,
             };
-            let wanted = Ask { not_before: Epoch::new(not_before), absent: absent.map(ms), limit: PER_KEY, unreported };
+            let most = most.map(ms);
+            let wanted = Ask { not_before: Epoch::new(not_before), absent, limit: PER_KEY, unreported, most };
             let step = registry.dial(&key(n), wanted, model.now);
-            let own = match model.state(n) {
-                Now::Up(epoch, _) if !dead => {
+            let (own, refusal) = match (model.state(n), absent) {
+                (Now::Up(epoch, _), _) if !dead => {
                     assert_eq!(step, DialStep::Ready(Epoch::new(epoch), epoch));
                     return;
                 }
-                Now::Up(..) => Some(model.now + unreported),
-                Now::Grace(..) => None,
-                Now::Absent => match absent {
-                    None => {
-                        assert_eq!(step, DialStep::Refused(Refusal::NoConnection));
-                        return;
-                    }
-                    Some(wait) => Some(model.now + ms(wait)),
-                },
-            };
-            let full = model.waiters.len() >= LIMITS.waiting
-                || model.waiters.iter().filter(|(of, _, _)| *of == n).count() >= PER_KEY;
-            match step {
-                DialStep::Wait(ticket, _) if !full => {
-                    assert!(model.waiters.iter().all(|(_, earlier, _)| *earlier < ticket), "tickets rise");
-                    model.waiters.push((n, ticket, own));
-                    model.issued.insert(ticket, n);
+                (Now::Absent, Absence::Refuse) => {
+                    assert_eq!(step, DialStep::Refused(Refusal::NoConnection));
+                    return;
                 }
-                step => assert_eq!((step, full), (DialStep::Refused(Refusal::TooManyPending), true)),
+                (Now::Up(..), _) => (Some(model.now + unreported), Refusal::ReconnectTimeout),
+                (Now::Grace(..), _) => (None, Refusal::ReconnectTimeout),
+                (Now::Absent, Absence::Wait(wait)) => (Some(model.now + wait), Refusal::NoConnection),
+                (Now::Absent, Absence::Wake(_)) => (None, Refusal::NoConnection),
+            };
+            if most == Some(Duration::ZERO) {
+                assert_eq!(step, DialStep::Refused(refusal));
+                return;
+            }
+            let wakes = match absent {
+                Absence::Wake(within) if model.state(n) == Now::Absent => {
+                    model.wakes[usize::from(n)].is_none().then(|| model.now + within)
+                }
+                _ => None,
+            };
+            let full = model.waiters.len() >= LIMITS.waiting || model.waiting_for(n) >= PER_KEY;
+            let ticket = match step {
+                DialStep::Wait(ticket, _) if !full && wakes.is_none() => ticket,
+                DialStep::Wake(ticket, until) if !full && wakes == Some(until) => {
+                    model.wakes[usize::from(n)] = Some((ticket, until, true));
+                    ticket
+                }
+                step => {
+                    assert_eq!((step, full), (DialStep::Refused(Refusal::TooManyPending), true));
+                    return;
+                }
+            };
+            assert!(model.waiters.iter().all(|earlier| earlier.ticket < ticket), "tickets rise");
+            model.waiters.push(Waits { of: n, ticket, own, last: most.map(|most| model.now + most) });
+            model.issued.insert(ticket, n);
+        }
+        Op::Woken { key: n, late, fails } => {
+            let outcome = if fails { Err(Refusal::NotWoken("no room".into())) } else { Ok(()) };
+            let wake = model.wakes[usize::from(n)];
+            let by = wake.filter(|_| !late).map_or(Ticket(u64::MAX), |(by, _, _)| by);
+            registry.woken(&key(n), by, outcome, model.now);
+            match (wake, fails, model.state(n)) {
+                (Some((by, until, _)), false, Now::Absent) if !late => {
+                    model.wakes[usize::from(n)] = Some((by, until, false));
+                }
+                (Some(_), ..) if !late => {
+                    model.wakes[usize::from(n)] = None;
+                    if model.state(n) == Now::Absent {
+                        model.answer_all(n, &Err(Refusal::NotWoken("no room".into())));
+                    }
+                }
+                _ => {}
             }
         }
         Op::GiveBack { nth } => {
             if nth < model.waiters.len() {
-                let (n, ticket, _) = model.waiters.remove(nth);
+                let Waits { of: n, ticket, .. } = model.waiters.remove(nth);
                 registry.give_back(&key(n), ticket);
                 registry.give_back(&key(n), ticket);
             }
@@ -394,10 +493,10 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             }
         }
         Op::Close { key: n } => {
-            let there = registry.close(&key(n), CloseCode::CREDENTIALS, Refusal::NoConnection, model.now);
+            let there = registry.close(&key(n), CloseCode::CREDENTIALS, &Refusal::NoConnection, model.now);
             assert_eq!(there, model.state(n) != Now::Absent);
             model.set(n, Now::Absent);
-            model.answer_all(n, Err(Refusal::NoConnection));
+            model.answer_all(n, &Err(Refusal::NoConnection));
         }
         Op::Advance { ms: n } => model.now += ms(n),
         Op::AdvanceToDeadline { exactly } => {
@@ -419,20 +518,22 @@ fn check(registry: &mut Registry<u64>, model: &mut Model) {
     got.sort_by_key(|(ticket, _)| model.issued[ticket]);
     wanted.sort_by_key(|(ticket, _)| model.issued[ticket]);
     assert_eq!(got, wanted);
-    assert_eq!(registry.next_deadline(), model.deadlines().min());
+    assert_eq!(registry.next_deadline(), model.deadlines().map(|(at, _)| at).min());
     let is = |wanted: fn(&Now) -> bool| model.keys.iter().filter(|state| wanted(state)).count();
     let counts = Counts {
         connected: is(|state| matches!(state, Now::Up(..))),
         grace: is(|state| matches!(state, Now::Grace(..))),
         waiting: model.waiters.len(),
-        waiting_keys: (0..3).filter(|key| model.waiters.iter().any(|(of, _, _)| of == key)).count(),
+        waiting_keys: (0..3).filter(|n| model.waiting_for(*n) > 0).count(),
+        waking: model.waking(),
         leaving: 0,
     };
     assert_eq!(registry.counts(), counts);
     assert!(counts.connected + counts.grace <= LIMITS.tunnels && counts.waiting <= LIMITS.waiting);
-    let in_memory =
-        (0..3).filter(|n| model.state(*n) != Now::Absent || model.waiters.iter().any(|(of, _, _)| of == n)).count();
-    assert_eq!(registry.slots.len(), in_memory, "absent keys that nobody waits for are forgotten");
+    let kept =
+        |n: &u8| model.state(*n) != Now::Absent || model.waiting_for(*n) > 0 || model.wakes[usize::from(*n)].is_some();
+    let in_memory = (0..3).filter(kept).count();
+    assert_eq!(registry.slots.len(), in_memory, "absent keys that nobody waits for or starts are forgotten");
     assert_eq!(registry.due.len(), model.deadlines().count());
 }
 
@@ -460,6 +561,7 @@ proptest! {
         let mut registry = Registry::new(LIMITS);
         let mut model = Model {
             keys: [Now::Absent; 3],
+            wakes: [None; 3],
             waiters: Vec::new(),
             answers: Vec::new(),
             issued: HashMap::new(),

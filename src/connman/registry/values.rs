@@ -18,7 +18,7 @@ use crate::{
 pub(in crate::connman) struct Limits {
     /// Keys connected or in grace.
     pub(in crate::connman) tunnels: usize,
-    /// Dials waiting.
+    /// Dials waiting, and likewise agents being started.
     pub(in crate::connman) waiting: usize,
     /// How long the streams of a displaced session may go on.
     pub(in crate::connman) drain: Duration,
@@ -35,6 +35,8 @@ pub(in crate::connman) struct Counts {
     pub(in crate::connman) waiting: usize,
     /// Keys that dials wait for.
     pub(in crate::connman) waiting_keys: usize,
+    /// Keys whose agents are being started.
+    pub(in crate::connman) waking: usize,
     /// Sessions that finish what runs.
     pub(in crate::connman) leaving: usize,
 }
@@ -44,7 +46,7 @@ pub(in crate::connman) struct Counts {
 pub(in crate::connman) struct Ticket(pub(super) u64);
 
 /// Why a dial gets no tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::connman) enum Refusal {
     /// The key is absent.
     NoConnection,
@@ -54,6 +56,10 @@ pub(in crate::connman) enum Refusal {
     TooManyPending,
     /// The loss of a tunnel that was met dead was never reported.
     Unreported,
+    /// The key is absent, and the start of its agent has failed, in these words.
+    NotWoken(Arc<str>),
+    /// The start of its agent panicked or hung.
+    Fault,
     /// The manager was shut down.
     ShuttingDown,
 }
@@ -192,10 +198,23 @@ pub(in crate::connman) struct Ask {
     pub(in crate::connman) not_before: Epoch,
     /// How many dials may wait for the key.
     pub(in crate::connman) limit: usize,
-    /// How long to wait for an absent key; `None`: not at all.
-    pub(in crate::connman) absent: Option<Duration>,
+    /// What to do about an absent key.
+    pub(in crate::connman) absent: Absence,
     /// How long to wait until the loss of a dead tunnel is reported.
     pub(in crate::connman) unreported: Duration,
+    /// How long to wait at the most, whatever the key is; zero: not at all.
+    pub(in crate::connman) most: Option<Duration>,
+}
+
+/// What a dial does about an absent key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connman) enum Absence {
+    /// It is refused.
+    Refuse,
+    /// It waits for so long.
+    Wait(Duration),
+    /// It has the agent started, unless it is being started, and waits for that; for so long from the start.
+    Wake(Duration),
 }
 
 /// What a dial gets.
@@ -206,6 +225,8 @@ pub(in crate::connman) enum DialStep<T> {
     /// A place in the queue: an effect will answer the ticket, unless it is given back; as it is now, at this time at
     /// the latest. `None`: the key is connected by its last report, and what grace it gets is not known.
     Wait(Ticket, Option<Instant>),
+    /// The same; and the caller is to have the agent started, which is over at this time at the latest.
+    Wake(Ticket, Instant),
     /// Nothing.
     Refused(Refusal),
 }
@@ -221,6 +242,8 @@ pub(in crate::connman) struct Entry<T> {
     pub(in crate::connman) since: Instant,
     /// The end of the grace.
     pub(in crate::connman) until: Option<Instant>,
+    /// Dials that wait for it.
+    pub(in crate::connman) waiting: usize,
     pub(in crate::connman) reconnects: u32,
     pub(in crate::connman) last_cause: Option<LossCause>,
 }

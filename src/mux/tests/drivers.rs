@@ -115,7 +115,7 @@ async fn count_that_cannot_be_refuses_the_link_and_ends_the_session() {
     let (near, _far) = tokio::io::duplex(64);
     let refused = server.link_up(link(near, Side::Server).await, Epoch::new(1), 5).unwrap_err();
     assert!(matches!(refused, BindError::Violation(violation) if violation.code() == CloseCode::FORBIDDEN));
-    assert!(matches!(server.ended(), Some(SessionEnd::Violation(_))));
+    assert!(matches!(server.ended(), Some(SessionEnd::Unresumable(_))));
     let (near, _far) = tokio::io::duplex(64);
     let refused = server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap_err();
     assert_eq!(refused, BindError::Ended);

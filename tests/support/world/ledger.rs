@@ -163,7 +163,7 @@ impl Record {
         let stated = match (end, cause) {
             _ if self.forked => true,
             // M-46, which `End::up` has checked; no other rule is broken here.
-            (SessionEnd::Violation(violation), _) => violation.code() == CloseCode::FLOOD && side == Side::Server,
+            (SessionEnd::Unresumable(violation), _) => violation.code() == CloseCode::FLOOD && side == Side::Server,
             (SessionEnd::Lost | SessionEnd::Replaced, Some(_)) => true,
             (SessionEnd::Replaced, None) if self.may_end(side) => true, // drained with 4410
             // By CLOSE, or by a close code: the peer's end is over before.
@@ -179,8 +179,8 @@ impl Record {
 
     fn seen_end(&mut self, side: Side, end: &SessionEnd, cause: Option<Cause>) {
         self.seen.see(match (end, cause) {
-            (SessionEnd::Violation(violation), _) if violation.code() == CloseCode::FLOOD => What::Fruitless,
-            (SessionEnd::Violation(_), _) => What::Mismatch,
+            (SessionEnd::Unresumable(violation), _) if violation.code() == CloseCode::FLOOD => What::Fruitless,
+            (SessionEnd::Unresumable(_), _) => What::Mismatch,
             (_, Some(Cause::Expired)) if side == Side::Server => What::Expired,
             (_, Some(Cause::Expired)) => What::HeldOut,
             (_, Some(Cause::Unknown)) => What::Unknown,

@@ -271,7 +271,7 @@ fn a_disconnect_closes_the_sessions_that_leave_too() {
     let (mut registry, now) = connected();
     registry.register(&replacement(2), session(2), 2, Some(Epoch::new(1)), now).unwrap();
     registry.take_effects();
-    assert!(registry.close(&key(0), CloseCode::CREDENTIALS, Refusal::NoConnection, now));
+    assert!(registry.close(&key(0), CloseCode::CREDENTIALS, &Refusal::NoConnection, now));
     let closed = registry.take_effects().into_iter().filter(|effect| matches!(effect, Effect::Closed { .. })).count();
     assert_eq!((closed, registry.counts()), (2, Counts::default()));
     assert!(registry.slots.is_empty() && registry.due.is_empty() && registry.sessions.is_empty());
