@@ -75,11 +75,19 @@
 //! # }
 //! ```
 //!
+//! # Over HTTP/2
+//!
+//! The same layer opens tunnels by extended `CONNECT` (RFC 8441), answered 200: the same checks in the same order, the
+//! same protocols, several tunnels on one connection if an agent or a proxy likes. The host has to allow it:
+//! `http2().enable_connect_protocol()` in hyper and hyper-util; `axum::serve` does so with axum's feature `http2`. The
+//! tunnels of one connection share its window and its fate, so one connection each is better where there is a choice;
+//! and its socket is out of this layer's reach, so set `TCP_NODELAY` when you accept it.
+//!
 //! # What a request is answered
 //!
 //! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
 //! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics) · 426 WebSocket version · 400
-//! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101. Answers have no body. What is not on
+//! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Answers have no body. What is not on
 //! the layer's path goes to the inner service untouched.
 //!
 //! An agent that offers no subprotocol speaks the [dial-back](crate::dialback) protocol. It knows no close codes, so that

@@ -1,7 +1,11 @@
 //! How a tunnel is opened, and what requests get that open none.
 #![cfg(feature = "server")]
 
+#[path = "../support/classic.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod classic;
 mod hosts;
+mod http2;
 mod link;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]

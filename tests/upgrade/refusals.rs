@@ -33,7 +33,7 @@ const FAULTS: [(&str, u16); 10] = [
     ("subprotocol", 426),
 ];
 
-fn faulty(faults: &[&str]) -> Request<Full<Bytes>> {
+pub(crate) fn faulty(faults: &[&str]) -> Request<Full<Bytes>> {
     let has = |fault| faults.contains(&fault);
     let (mut parts, body) = full(upgrade(if has("key") { PATH } else { URI })).into_parts();
     let headers = &mut parts.headers;
@@ -90,7 +90,7 @@ fn b1_to_b7_and_b11_refusals_say_what_would_do_and_are_counted() {
         ("credentials", &[("www-authenticate", "Bearer")], "revdial_auth_failures_total{credentials}"),
         ("key", &[], "revdial_handshake_rejected_total{key}"),
         ("version", &[("sec-websocket-version", "13")], "revdial_handshake_rejected_total{version}"),
-        ("websocket key", &[], "revdial_handshake_rejected_total{key}"),
+        ("websocket key", &[], "revdial_handshake_rejected_total{websocket_key}"),
         ("body", &[], "revdial_handshake_rejected_total{body}"),
         (
             "subprotocol",
