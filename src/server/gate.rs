@@ -1,23 +1,24 @@
 //! What all services of one layer share, and the judgement of a request in the order of its possible refusals.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, request::Parts};
 use hyper::rt::Executor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use super::{
-    authorize::{Authorize, Grant, Rejection},
-    dialback,
+    authorize::Authorize,
+    callback, dialback,
     future::{Deciding, LinkTask},
+    grant::Grant,
     pickup,
     register::{self, Arrival},
+    rejection::Rejection,
     route::{Route, origin_is_allowed},
 };
 use crate::{
-    connman::ConnectionManager,
+    connman::{ConnectionManager, RegisterRefusal},
     link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
     proto::SessionConfig,
@@ -50,8 +51,7 @@ impl<A: Authorize> Gate<A> {
     /// answer is still to come.
     pub(crate) fn admit<B>(self: &Arc<Self>, mut request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
         if head_is_too_large(&request) {
-            let (status, headers) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, HeaderMap::new());
-            return Err(refuse(Refusal { status, headers, reason: "head" }));
+            return Err(refuse(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head")));
         }
         let upgrade = Upgrade::begin(&mut request).map_err(refuse)?;
         if !origin_is_allowed(request.headers(), &self.origins) {
@@ -59,7 +59,7 @@ impl<A: Authorize> Gate<A> {
         }
         let permit = Arc::clone(&self.handshakes)
             .try_acquire_owned()
-            .map_err(|_| reject(&Rejection::too_many_handshakes(RETRY_AFTER)))?;
+            .map_err(|_| reject(&Rejection::overloaded("handshakes", RETRY_AFTER)))?;
         let (parts, _) = request.into_parts();
         let gate = Arc::clone(self);
         Ok(Box::pin(async move {
@@ -91,7 +91,7 @@ impl<A: Authorize> Gate<A> {
         if !offers_protocols(parts) {
             // It knows no code that would tell it why a link is closed; a status it shows to its operator.
             let registration = dialback::registration(&grant, epoch);
-            self.connman.admits(&registration).map_err(|why| dialback::refused(why, RETRY_AFTER))?;
+            self.connman.admits(&registration).map_err(unregistered)?;
         }
         let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
@@ -101,6 +101,7 @@ impl<A: Authorize> Gate<A> {
             upgrade,
             epoch,
             grant,
+            authorize: Arc::clone(&self.authorize) as _,
             connman: self.connman.clone(),
             session: self.session.clone(),
             handshake_timeout: self.handshake_timeout,
@@ -116,14 +117,13 @@ impl<A: Authorize> Gate<A> {
 
     /// The user's judgement, which neither a panic nor a hang in it takes further than this request.
     async fn ask(&self, parts: &Parts) -> Result<Grant, Rejection> {
-        let judged = AssertUnwindSafe(async { self.authorize.authorize(parts).await }).catch_unwind();
-        match tokio::time::timeout(self.handshake_timeout, judged).await {
-            Err(_) => Err(Rejection::timed_out(RETRY_AFTER)),
-            Ok(Err(_)) => Err(Rejection::panicked()),
-            Ok(Ok(Ok(grant))) if grant.lifetime().is_some_and(|lifetime| lifetime.is_zero()) => {
+        let judged = callback::ask(self.handshake_timeout, async { self.authorize.authorize(parts).await }).await;
+        match judged {
+            Err(failed) => Err(Rejection::failed("authorization", failed)),
+            Ok(Ok(grant)) if grant.lifetime().is_some_and(|lifetime| lifetime.is_zero()) => {
                 Err(Rejection::unauthorized())
             }
-            Ok(Ok(verdict)) => verdict,
+            Ok(verdict) => verdict,
         }
     }
 }
@@ -144,6 +144,15 @@ pub(super) fn refuse(refusal: Refusal) -> Response<()> {
     metrics::record_handshake_rejected(refusal.reason);
     tracing::info!(status = refusal.status.as_u16(), reason = refusal.reason, "tunnel refused");
     refusal.response()
+}
+
+/// The answer where the connection manager refuses, which has counted and told it.
+fn unregistered(why: RegisterRefusal) -> Response<()> {
+    match why {
+        RegisterRefusal::Foreign | RegisterRefusal::Identity => Rejection::forbidden().response(),
+        RegisterRefusal::Overloaded | RegisterRefusal::ShuttingDown => Rejection::unavailable(RETRY_AFTER).response(),
+        _ => Refusal::new(StatusCode::CONFLICT, "in_use").response(),
+    }
 }
 
 /// By hand, since `A` need not be `Clone`.

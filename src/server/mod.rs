@@ -86,7 +86,7 @@
 //! # What a request is answered
 //!
 //! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
-//! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics) · 426 WebSocket version · 400
+//! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 426 WebSocket version · 400
 //! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Answers have no body. What is not on
 //! the layer's path goes to the inner service untouched.
 //!
@@ -97,7 +97,8 @@
 //!
 //! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4409 older than another
 //! link of its key or attempt of its session, 4411 key in use, 4403 key or session of somebody else, 4429 the eleventh in a
-//! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down.
+//! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down. A tunnel that is open is closed with
+//! 4401 when its grant [expires](Grant::expires_in) or is found [revoked](Authorize::recheck).
 //!
 //! Each refusal, before and after the 101, is counted once and logged once, with its reason.
 //!
@@ -108,20 +109,26 @@
 
 mod authorize;
 mod bearer;
+mod callback;
 mod dialback;
 mod future;
 mod gate;
+mod grant;
 mod layer;
 mod pickup;
 mod register;
+mod rejection;
 mod route;
 mod service;
+mod term;
 
 // Setting up.
 pub use layer::RevDialLayer;
 // Who may.
-pub use authorize::{Authorize, Grant, Rejection};
+pub use authorize::{Authorize, Standing};
 pub use bearer::{KeyedBearer, SharedBearer};
+pub use grant::Grant;
+pub use rejection::Rejection;
 pub use route::{BadKey, requested_key};
 // What it becomes; to be named, not to be made.
 pub use future::{LinkTask, ResponseFuture};

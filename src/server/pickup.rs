@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, StatusCode, Uri, request::Parts, uri::PathAndQuery};
+use http::{Response, StatusCode, Uri, request::Parts, uri::PathAndQuery};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    authorize::{Grant, Rejection},
     gate::{refuse, reject},
+    grant::Grant,
+    rejection::Rejection,
     route::names_key,
 };
 use crate::{
@@ -86,7 +87,8 @@ impl Denial {
             Self::Refused(refusal) => refuse(refusal),
             Self::Pickup(status, result) => {
                 metrics::record_pickup(result);
-                refuse(Refusal { status, headers: HeaderMap::new(), reason: "pickup" })
+                tracing::info!(status = status.as_u16(), reason = result, "pick-up refused");
+                Refusal::new(status, result).response()
             }
         }
     }
@@ -103,7 +105,10 @@ pub(super) async fn run(upgrade: Upgrade, claim: Claim, within: Duration, _permi
             metrics::record_handshake_rejected("upgrade");
             tracing::warn!(%error, "a pick-up's upgrade failed");
         }
-        Err(_) => metrics::record_handshake_timeout(),
+        Err(_) => {
+            metrics::record_handshake_timeout();
+            tracing::warn!("the host did not hand a pick-up's connection over in time");
+        }
     }
 }
 

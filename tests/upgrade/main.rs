@@ -1,6 +1,7 @@
 //! How a tunnel is opened, and what requests get that open none.
 #![cfg(feature = "server")]
 
+mod callbacks;
 #[path = "../support/classic.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod classic;
@@ -11,6 +12,7 @@ mod link;
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;
 mod refusals;
+mod term;
 
 use std::{convert::Infallible, fmt::Debug};
 
@@ -84,6 +86,14 @@ impl Counted {
         let recorder = DebuggingRecorder::new();
         let counted = Self(recorder.snapshotter());
         metrics::with_local_recorder(&recorder, || test(&counted))
+    }
+
+    /// All counters that a test moves.
+    fn by<F: Future<Output = ()>>(test: F) -> Vec<String> {
+        Self::within(|counted| {
+            block_on(test);
+            counted.take()
+        })
     }
 
     /// All counters since the last call, as `name{value of its label}`.

@@ -1,0 +1,29 @@
+//! How the host's callbacks are called: one that panics or hangs costs what it was asked for, and nothing else.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use crate::metrics;
+
+/// How a callback failed. It is counted already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    Panicked,
+    TimedOut,
+}
+
+/// What it says within this time. `callback` has to do all that may panic when it is polled.
+pub(super) async fn ask<R>(within: Duration, callback: impl Future<Output = R>) -> Result<R, Failed> {
+    match timeout(within, AssertUnwindSafe(callback).catch_unwind()).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(counted(Failed::Panicked)),
+        Err(_) => Err(counted(Failed::TimedOut)),
+    }
+}
+
+fn counted(failed: Failed) -> Failed {
+    metrics::record_callback_failure();
+    failed
+}
