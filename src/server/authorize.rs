@@ -88,7 +88,7 @@ pub enum Standing {
     Valid,
     /// It is closed now, with 4401. Its streams fail with [`SessionLost`](crate::ErrorKind::SessionLost).
     Revoked,
-    /// It is closed with 4401 after this time. Meanwhile it drains: the agent is told to connect anew, which its
+    /// It is closed with 4401 after this time, an hour at the most. Meanwhile it drains: the agent is told to connect anew, which its
     /// credentials have to allow; nothing new is opened here, and what runs may finish.
     Ending(Duration),
 }

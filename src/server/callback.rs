@@ -1,6 +1,9 @@
 //! How the host's callbacks are called: one that panics or hangs costs what it was asked for, and nothing else.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
@@ -12,6 +15,11 @@ use crate::metrics;
 pub(super) enum Failed {
     Panicked,
     TimedOut,
+}
+
+/// What it says; it has to say so at once.
+pub(super) fn call<R>(callback: impl FnOnce() -> R) -> Result<R, Failed> {
+    catch_unwind(AssertUnwindSafe(callback)).map_err(|_| counted(Failed::Panicked))
 }
 
 /// What it says within this time. `callback` has to do all that may panic when it is polled.

@@ -12,7 +12,7 @@ use super::{
     callback, dialback,
     future::{Deciding, LinkTask},
     grant::Grant,
-    pickup,
+    pickup::{self, Pickup},
     register::{self, Arrival},
     rejection::Rejection,
     route::{Route, origin_is_allowed},
@@ -26,6 +26,9 @@ use crate::{
 
 /// When to come back after a refusal for want of room: handshakes are short.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// When to come back where all places for tunnels are taken: those are not given back so soon.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 
 /// What the head of an upgrade may take, in bytes: its path, query, and the names and values of its headers. A token and
 /// a browser's cookies fit.
@@ -43,55 +46,81 @@ pub(crate) struct Gate<A> {
     pub(crate) session: SessionConfig,
     pub(crate) handshake_timeout: Duration,
     pub(crate) handshakes: Arc<Semaphore>,
+    /// Of pick-ups that were asked for, lest dials wait behind a herd of agents that come back.
+    pub(crate) pickups: Arc<Semaphore>,
     pub(crate) executor: Arc<dyn Executor<LinkTask> + Send + Sync>,
 }
 
+/// A request that is worth a judgement.
+struct Visit {
+    upgrade: Upgrade,
+    parts: Parts,
+    pickup: Option<Pickup>,
+    permit: OwnedSemaphorePermit,
+}
+
 impl<A: Authorize> Gate<A> {
-    /// What needs no waiting: is it of a size to look at, an upgrade at all, not from a strange page, and is there room. On `Ok` the
-    /// answer is still to come.
-    pub(crate) fn admit<B>(self: &Arc<Self>, mut request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
-        if head_is_too_large(&request) {
-            return Err(refuse(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head")));
-        }
-        let upgrade = Upgrade::begin(&mut request).map_err(refuse)?;
-        if !origin_is_allowed(request.headers(), &self.origins) {
-            return Err(reject(&Rejection::origin()));
-        }
-        let permit = Arc::clone(&self.handshakes)
-            .try_acquire_owned()
-            .map_err(|_| reject(&Rejection::overloaded("handshakes", RETRY_AFTER)))?;
-        let (parts, _) = request.into_parts();
+    /// What needs no waiting: is it of a size to look at, an upgrade at all, not from a strange page, and is there
+    /// room. On `Ok` the answer is still to come.
+    pub(crate) fn admit<B>(self: &Arc<Self>, request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
+        let (upgrade, parts) = begin(request);
+        let upgrade = upgrade.map_err(refuse)?;
+        let pickup = (route == Route::Pickup).then(|| Pickup::of(&parts, self.connman.dialers()));
+        let permit = self.permit(&parts, pickup.as_ref()).map_err(|rejection| reject(&rejection))?;
+        let visit = Visit { upgrade, parts, pickup, permit };
         let gate = Arc::clone(self);
-        Ok(Box::pin(async move {
-            match gate.decide(upgrade, &parts, route, permit).await {
+        let deciding = async move {
+            match gate.decide(visit).await {
                 Ok(response) | Err(response) => response,
             }
-        }))
+        };
+        Ok(Box::pin(deciding))
+    }
+
+    fn permit(&self, parts: &Parts, pickup: Option<&Pickup>) -> Result<OwnedSemaphorePermit, Rejection> {
+        if !origin_is_allowed(&parts.headers, &self.origins) {
+            return Err(Rejection::origin());
+        }
+        let asked_for = pickup.is_some_and(Pickup::is_asked_for);
+        let (places, limit) = if asked_for { (&self.pickups, "pickups") } else { (&self.handshakes, "handshakes") };
+        Arc::clone(places).try_acquire_owned().map_err(|_| Rejection::overloaded(limit, RETRY_AFTER))
     }
 
     /// Who is it, may they, and is the rest of the handshake right. A 101 leaves with its task running.
-    async fn decide(
+    async fn decide(&self, visit: Visit) -> Result<Response<()>, Response<()>> {
+        let Visit { upgrade, parts, pickup, permit } = visit;
+        match pickup {
+            Some(pickup) => self.decide_pickup(pickup, upgrade, &parts, permit).await,
+            None => self.decide_tunnel(upgrade, &parts, permit).await,
+        }
+    }
+
+    async fn decide_pickup(
+        &self,
+        pickup: Pickup,
+        upgrade: Upgrade,
+        parts: &Parts,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response<()>, Response<()>> {
+        let judged = self.ask(&pickup.judged_as(parts)).await;
+        let claim = pickup.claim(judged, || upgrade.check(parts).map(drop)).map_err(pickup::Denial::response)?;
+        let response = upgrade.bare_response();
+        self.spawn(Box::pin(pickup::run(upgrade, claim, self.handshake_timeout, permit)))?;
+        Ok(response)
+    }
+
+    async fn decide_tunnel(
         &self,
         upgrade: Upgrade,
         parts: &Parts,
-        route: Route,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        if route == Route::Pickup {
-            let ours = pickup::Pickup::of(parts, self.connman.dialers());
-            let judged = self.ask(&ours.judged_as(parts)).await;
-            let claim = ours.claim(judged, || upgrade.check(parts).map(drop)).map_err(pickup::Denial::response)?;
-            let response = upgrade.bare_response();
-            let task = pickup::run(upgrade, claim, self.handshake_timeout, permit);
-            self.executor.execute(Box::pin(task));
-            return Ok(response);
-        }
         let grant = self.ask(parts).await.map_err(|rejection| reject(&rejection))?;
         let epoch = self.connman.next_epoch();
+        self.connman.has_room(grant.key(), epoch).map_err(unregistered)?;
         if !offers_protocols(parts) {
             // It knows no code that would tell it why a link is closed; a status it shows to its operator.
-            let registration = dialback::registration(&grant, epoch);
-            self.connman.admits(&registration).map_err(unregistered)?;
+            self.connman.admits(&dialback::registration(&grant, epoch)).map_err(unregistered)?;
         }
         let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
@@ -107,11 +136,10 @@ impl<A: Authorize> Gate<A> {
             handshake_timeout: self.handshake_timeout,
             permit,
         };
-        let task: LinkTask = match protocol {
+        self.spawn(match protocol {
             Protocol::Native => Box::pin(register::run(arrival).instrument(span)),
             Protocol::Dialback => Box::pin(dialback::run(arrival).instrument(span)),
-        };
-        self.executor.execute(task);
+        })?;
         Ok(response)
     }
 
@@ -126,6 +154,22 @@ impl<A: Authorize> Gate<A> {
             Ok(verdict) => verdict,
         }
     }
+
+    /// Runs the link, which ends before it began where the host's executor panics.
+    fn spawn(&self, task: LinkTask) -> Result<(), Response<()>> {
+        let spawned = callback::call(|| self.executor.execute(task));
+        spawned.map_err(|failed| reject(&Rejection::failed("executor", failed)))
+    }
+}
+
+/// The upgrade that a request asks for, if its head is of a size to look at.
+fn begin<B>(mut request: Request<B>) -> (Result<Upgrade, Refusal>, Parts) {
+    let upgrade = if head_is_too_large(&request) {
+        Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head"))
+    } else {
+        Upgrade::begin(&mut request)
+    };
+    (upgrade, request.into_parts().0)
 }
 
 fn head_is_too_large<B>(request: &Request<B>) -> bool {
@@ -146,11 +190,15 @@ pub(super) fn refuse(refusal: Refusal) -> Response<()> {
     refusal.response()
 }
 
-/// The answer where the connection manager refuses, which has counted and told it.
+/// The answer where the connection manager refuses, which has told it, and counted what is not about all keys.
 fn unregistered(why: RegisterRefusal) -> Response<()> {
     match why {
         RegisterRefusal::Foreign | RegisterRefusal::Identity => Rejection::forbidden().response(),
-        RegisterRefusal::Overloaded | RegisterRefusal::ShuttingDown => Rejection::unavailable(RETRY_AFTER).response(),
+        RegisterRefusal::Overloaded => Rejection::unavailable(RETRY_WHEN_FULL).response(),
+        RegisterRefusal::ShuttingDown => {
+            metrics::record_handshake_rejected(register::refused(why));
+            Rejection::unavailable(RETRY_AFTER).response()
+        }
         _ => Refusal::new(StatusCode::CONFLICT, "in_use").response(),
     }
 }
@@ -166,22 +214,23 @@ impl<A> Clone for Gate<A> {
             session: self.session.clone(),
             handshake_timeout: self.handshake_timeout,
             handshakes: Arc::clone(&self.handshakes),
+            pickups: Arc::clone(&self.pickups),
             executor: Arc::clone(&self.executor),
         }
     }
 }
 
-/// Without the authorization and the executor, which need not be `Debug`.
+/// Without what the host gave, which need not be `Debug`.
 impl<A> fmt::Debug for Gate<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connman: _, authorize: _, path, origins, session, handshake_timeout, handshakes, executor: _ } =
-            self;
+        let Self { path, origins, session, handshake_timeout, handshakes, pickups, .. } = self;
         f.debug_struct("Gate")
             .field("path", path)
             .field("origins", origins)
             .field("session", session)
             .field("handshake_timeout", handshake_timeout)
             .field("handshakes_free", &handshakes.available_permits())
+            .field("pickups_free", &pickups.available_permits())
             .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,9 @@ use crate::key::AgentKey;
 /// Tunnels are judged again no more often: each costs the host a question.
 const MIN_RECHECK: Duration = Duration::from_secs(1);
 
+/// The longest drain, for the longest download.
+pub(super) const MAX_DRAIN: Duration = Duration::from_secs(3600);
+
 /// The leave to open a tunnel: under which key, and on whose behalf.
 ///
 /// ```
@@ -45,8 +48,8 @@ impl Grant {
         Self { lifetime: Some(lifetime), ..self }
     }
 
-    /// Has the tunnel drain for the last part of its [lifetime](Self::expires_in), half of that at the most: the agent
-    /// is told to connect anew, nothing new is opened on the old session, and what runs there may finish until it
+    /// Has the tunnel drain for the last part of its [lifetime](Self::expires_in), half of that and an hour at the most:
+    /// the agent is told to connect anew, nothing new is opened on the old session, and what runs there may finish until it
     /// expires. Default zero: it is closed in the midst of what runs.
     #[must_use]
     pub fn drain_for(self, drain: Duration) -> Self {
@@ -85,7 +88,7 @@ impl Grant {
 
     /// For how long it drains before it expires.
     pub(crate) fn drain(&self) -> Duration {
-        self.lifetime.map_or(Duration::ZERO, |lifetime| self.drain.min(lifetime / 2))
+        self.lifetime.map_or(Duration::ZERO, |lifetime| self.drain.min(lifetime / 2).min(MAX_DRAIN))
     }
 
     pub(crate) fn recheck(&self) -> Option<Duration> {

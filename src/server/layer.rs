@@ -22,11 +22,10 @@ use crate::{
 /// Where tunnels are opened if nobody says otherwise.
 const DEFAULT_PATH: &str = "/api/v1/revdial";
 
-/// How long a step of the handshake may take: seconds on a bad line, and still short for a flood.
+/// How long a step of the handshake may take.
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes under way at once: a fleet of 10,000 is back within seconds at a tenth of a second each, and what they
-/// hold stays below 64 MiB, a message of 64 KiB each.
+/// Handshakes under way at once. At a tenth of a second each, 10,000 a second; each may hold a message of 64 KiB.
 const DEFAULT_MAX_HANDSHAKES: usize = 1024;
 
 /// Puts tunnels into a tower stack, on one path. See [the module](crate::server) for where it goes in hyper and axum.
@@ -59,6 +58,7 @@ impl<A: Authorize> RevDialLayer<A> {
             session: SessionConfig::default(),
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             handshakes: Arc::new(Semaphore::new(DEFAULT_MAX_HANDSHAKES)),
+            pickups: Arc::new(Semaphore::new(DEFAULT_MAX_HANDSHAKES)),
             executor: Arc::new(TokioExecutor::new()),
         };
         Self { gate: Arc::new(gate) }
@@ -94,19 +94,24 @@ impl<A: Authorize> RevDialLayer<A> {
     }
 
     /// How long each of these may take: the judgement by [`Authorize`], the handing over of the connection by the
-    /// host's server, the agent's HELLO. Default 10 s. The request's own head is the server's to bound
-    /// (hyper's `header_read_timeout`).
+    /// host's server, the agent's HELLO. Default 10 s, seconds on a bad line and still short for a flood. The request's
+    /// own head is the server's to bound (hyper's `header_read_timeout`).
     #[must_use]
     pub fn handshake_timeout(self, timeout: Duration) -> Self {
         self.with(|gate| gate.handshake_timeout = timeout)
     }
 
     /// How many requests may be on their way from the first check to WELCOME at once; more get 503 with `Retry-After`.
-    /// Default 1,024; 0 refuses all. Services made before the call keep their own count.
+    /// Default 1,024: a fleet of 10,000 is back within seconds, and what handshakes hold stays below 64 MiB. 0 refuses
+    /// all. Services made before the call keep their own count. How many tunnels there may be is for
+    /// [`ConnectionManagerBuilder::max_tunnels`](crate::connman::ConnectionManagerBuilder::max_tunnels) to say.
+    ///
+    /// The connections that agents of the dial-back protocol are asked for have as many places of their own, so that
+    /// no dial fails for a herd of agents that come back.
     #[must_use]
     pub fn max_handshakes(self, handshakes: usize) -> Self {
-        let handshakes = Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)));
-        self.with(|gate| gate.handshakes = handshakes)
+        let places = || Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)));
+        self.with(|gate| (gate.handshakes, gate.pickups) = (places(), places()))
     }
 
     /// Where the task of each tunnel runs, from its 101 to its end. Default `tokio::spawn`. Its timers are tokio's, so

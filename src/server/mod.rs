@@ -85,10 +85,13 @@
 //!
 //! # What a request is answered
 //!
-//! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
-//! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 426 WebSocket version · 400
-//! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Answers have no body. What is not on
-//! the layer's path goes to the inner service untouched.
+//! In this order: 431 a head over 16 KiB or 100 headers · 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin`
+//! that is not [allowed](RevDialLayer::allow_origin) · 503 too many [handshakes](RevDialLayer::max_handshakes) ·
+//! what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 503 too many
+//! [tunnels](crate::connman::ConnectionManagerBuilder::max_tunnels) · 426 WebSocket version · 400 WebSocket key, or a
+//! body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Each 429 and 503 has `Retry-After`.
+//! Answers have no body, and nothing in them comes from the request. What is not on the layer's path goes to the inner
+//! service untouched.
 //!
 //! An agent that offers no subprotocol speaks the [dial-back](crate::dialback) protocol. It knows no close codes, so that
 //! 403 (somebody else's key), 409 (key in use, and the policy rejects) and 503 are told before the 101. A request with

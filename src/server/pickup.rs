@@ -41,6 +41,11 @@ impl Pickup {
         Self(ids.and_then(|(dialer, request)| Some((dialers.get(dialer)?, request))))
     }
 
+    /// Whether it names a tunnel that there is. Nobody knows its name but its agent.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The request as it is judged: under the key of the tunnel that it is for, which it does not name itself, and
     /// against which alone some credentials mean anything.
     pub(super) fn judged_as(&self, parts: &Parts) -> Parts {

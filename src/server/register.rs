@@ -175,6 +175,9 @@ impl Failure {
             Self::Establish(EstablishError::Link(_) | EstablishError::Closed { .. }) | Self::Welcome(_) => {
                 metrics::record_handshake_rejected("lost");
             }
+            Self::Refused(RegisterRefusal::ShuttingDown) => {
+                metrics::record_handshake_rejected(refused(RegisterRefusal::ShuttingDown));
+            }
             Self::Refused(_) => {} // the connection manager has counted it by its cause
         }
         tracing::warn!(reason = %self, "no tunnel came about");
@@ -201,7 +204,7 @@ impl fmt::Display for Failure {
 }
 
 /// The refusal in a word.
-const fn refused(refusal: RegisterRefusal) -> &'static str {
+pub(super) const fn refused(refusal: RegisterRefusal) -> &'static str {
     match refusal {
         RegisterRefusal::InUse => "in_use",
         RegisterRefusal::Foreign => "foreign",

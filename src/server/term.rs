@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     authorize::{Authorize, Standing},
     callback,
-    grant::Grant,
+    grant::{Grant, MAX_DRAIN},
 };
 use crate::{connman::Lease, frame::CloseCode, metrics, mux::PeerDrain, proto::SessionEnd, tunnel::Tunnel};
 
@@ -152,6 +152,7 @@ impl Term {
 
     /// Brings the end forward. One that was said before stands if it comes first.
     fn end_after(&mut self, drain: Duration, now: Instant) -> Option<Notice> {
+        let drain = drain.min(MAX_DRAIN);
         let end = now.checked_add(drain)?;
         if self.closes.is_some_and(|(at, _)| at <= end) {
             return None;

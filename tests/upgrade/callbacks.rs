@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use http::request::Parts;
+use hyper::rt::Executor;
 use revdial::{
     connman::ConnectionManager,
-    server::{Authorize, Grant, Rejection, RevDialLayer, requested_key},
+    server::{Authorize, Grant, LinkTask, Rejection, RevDialLayer, requested_key},
 };
 use tokio::time::Instant;
 
 use crate::{
-    Counted, URI, ask, full,
+    Counted, URI, ask, full, granted, layer,
     raw::{PATH, upgrade},
     status,
 };
 
 /// Takes as long as the query says, or panics.
 #[derive(Clone, Copy)]
-struct Moody;
+pub(crate) struct Moody;
 
 impl Authorize for Moody {
     async fn authorize(&self, parts: &Parts) -> Result<Grant, Rejection> {
@@ -56,4 +57,24 @@ fn b86_an_authorize_that_panics_before_it_gives_a_future_is_500_too() {
         assert_eq!((response.status().as_u16(), response.headers().len()), (500, 0));
     });
     assert_eq!(counted, ["revdial_callback_failures_total{}"]);
+}
+
+/// Runs nothing.
+struct Panics;
+
+impl Executor<LinkTask> for Panics {
+    fn execute(&self, _: LinkTask) {
+        panic!("no");
+    }
+}
+
+#[test]
+fn b86_an_executor_that_panics_costs_its_request_a_500_and_no_place_among_the_handshakes() {
+    let counted = Counted::by(async {
+        let layer = layer(&ConnectionManager::new()).max_handshakes(1).executor(Panics);
+        for _ in 0..2 {
+            assert_eq!(status(&layer, granted(URI)).await, 500);
+        }
+    });
+    assert_eq!(counted, ["revdial_callback_failures_total{}", "revdial_callback_failures_total{}"]);
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::request::Parts;
+use http::{header, request::Parts};
 use hyper::rt::Executor;
 use revdial::{
     Error, ErrorKind, TargetName,
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    BEARER, Counted, URI, block_on, gone, granted, key, layer,
+    BEARER, Counted, URI, ask, block_on, full, gone, granted, key, layer,
     raw::{Arrived, RawAgent, hello, serve, upgrade},
     status,
 };
@@ -230,6 +230,25 @@ fn b10_where_the_policy_replaces_the_old_agent_is_told_4410_and_the_new_one_has_
         }
     });
     assert!(counted.contains(&"revdial_key_conflicts_total{replaced}".to_owned()), "{counted:?}");
+}
+
+#[test]
+fn b84_who_comes_while_the_server_goes_down_is_told_so_and_counted() {
+    let counted = Counted::by(async {
+        let connman = ConnectionManager::new();
+        connman.shutdown();
+        let mut agent = RawAgent::open(serve(layer(&connman).into_service()), granted(URI)).await;
+        agent.send(Frame::Hello(hello(1))).await;
+        assert_eq!(agent.closed().await, CloseCode::DRAINED);
+        drop(agent);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut classic = full(granted(URI));
+        classic.headers_mut().remove(header::SEC_WEBSOCKET_PROTOCOL);
+        let response = ask(&layer(&connman), classic).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    });
+    assert_eq!(counted, [(); 2].map(|()| "revdial_handshake_rejected_total{shutting_down}"));
 }
 
 /// Runs links until it is told not to.

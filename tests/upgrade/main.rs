@@ -7,6 +7,7 @@ mod callbacks;
 mod classic;
 mod hosts;
 mod http2;
+mod limits;
 mod link;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
