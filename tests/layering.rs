@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "connman/registry/attach.rs",
     "connman/registry/leave.rs",
     "connman/registry/values.rs",
+    "server/failures.rs",
     "server/route.rs",
     "connector/target.rs",
     "agent/backoff.rs",

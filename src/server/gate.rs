@@ -1,11 +1,11 @@
 //! What all services of one layer share, and the judgement of a request in the order of its possible refusals.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, request::Parts};
 use hyper::rt::Executor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::Instrument;
+use tracing::{Instrument, field::display};
 
 use super::{
     authorize::Authorize,
@@ -15,7 +15,8 @@ use super::{
     pickup::{self, Pickup},
     register::{self, Arrival},
     rejection::Rejection,
-    route::{Route, origin_is_allowed},
+    route::{Route, origin_is_allowed, requested_key},
+    throttle::Throttle,
 };
 use crate::{
     connman::{ConnectionManager, RegisterRefusal},
@@ -37,6 +38,9 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How many headers an upgrade may have.
 const MAX_HEADERS: usize = 100;
 
+/// Tells where a request comes from.
+pub(crate) type PeerAddr = Arc<dyn Fn(&Parts) -> Option<SocketAddr> + Send + Sync>;
+
 /// The settings of a layer, behind an `Arc` in all that it makes.
 pub(crate) struct Gate<A> {
     pub(crate) connman: ConnectionManager,
@@ -48,6 +52,8 @@ pub(crate) struct Gate<A> {
     pub(crate) handshakes: Arc<Semaphore>,
     /// Of pick-ups that were asked for, lest dials wait behind a herd of agents that come back.
     pub(crate) pickups: Arc<Semaphore>,
+    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) peer_addr: Option<PeerAddr>,
     pub(crate) executor: Arc<dyn Executor<LinkTask> + Send + Sync>,
 }
 
@@ -55,43 +61,58 @@ pub(crate) struct Gate<A> {
 struct Visit {
     upgrade: Upgrade,
     parts: Parts,
+    peer: Option<SocketAddr>,
     pickup: Option<Pickup>,
     permit: OwnedSemaphorePermit,
 }
 
 impl<A: Authorize> Gate<A> {
-    /// What needs no waiting: is it of a size to look at, an upgrade at all, not from a strange page, and is there
-    /// room. On `Ok` the answer is still to come.
+    /// What needs no waiting: is it of a size to look at, an upgrade at all, not from a strange page nor from where too
+    /// much failed, and is there room. On `Ok` the answer is still to come.
     pub(crate) fn admit<B>(self: &Arc<Self>, request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
         let (upgrade, parts) = begin(request);
-        let upgrade = upgrade.map_err(refuse)?;
-        let pickup = (route == Route::Pickup).then(|| Pickup::of(&parts, self.connman.dialers()));
-        let permit = self.permit(&parts, pickup.as_ref()).map_err(|rejection| reject(&rejection))?;
-        let visit = Visit { upgrade, parts, pickup, permit };
+        let peer = self.peer_addr.as_ref().and_then(|addr| callback::call(|| addr(&parts)).ok().flatten());
+        let (key, from) = (requested_key(&parts).ok().map(display), peer.map(display));
+        let span = tracing::info_span!("revdial.handshake", key, peer = from);
+        let visit = span.in_scope(|| {
+            let upgrade = upgrade.map_err(refuse)?;
+            let pickup = (route == Route::Pickup).then(|| Pickup::of(&parts, self.connman.dialers()));
+            let permit = self.permit(&parts, peer, pickup.as_ref()).map_err(|rejection| reject(&rejection))?;
+            Ok(Visit { upgrade, parts, peer, pickup, permit })
+        })?;
         let gate = Arc::clone(self);
         let deciding = async move {
             match gate.decide(visit).await {
                 Ok(response) | Err(response) => response,
             }
         };
-        Ok(Box::pin(deciding))
+        Ok(Box::pin(deciding.instrument(span)))
     }
 
-    fn permit(&self, parts: &Parts, pickup: Option<&Pickup>) -> Result<OwnedSemaphorePermit, Rejection> {
+    fn permit(
+        &self,
+        parts: &Parts,
+        peer: Option<SocketAddr>,
+        pickup: Option<&Pickup>,
+    ) -> Result<OwnedSemaphorePermit, Rejection> {
         if !origin_is_allowed(&parts.headers, &self.origins) {
             return Err(Rejection::origin());
         }
-        let asked_for = pickup.is_some_and(Pickup::is_asked_for);
-        let (places, limit) = if asked_for { (&self.pickups, "pickups") } else { (&self.handshakes, "handshakes") };
+        let (places, limit) = if pickup.is_some_and(Pickup::is_asked_for) {
+            (&self.pickups, "pickups")
+        } else {
+            self.throttle.admits(peer)?;
+            (&self.handshakes, "handshakes")
+        };
         Arc::clone(places).try_acquire_owned().map_err(|_| Rejection::overloaded(limit, RETRY_AFTER))
     }
 
     /// Who is it, may they, and is the rest of the handshake right. A 101 leaves with its task running.
     async fn decide(&self, visit: Visit) -> Result<Response<()>, Response<()>> {
-        let Visit { upgrade, parts, pickup, permit } = visit;
+        let Visit { upgrade, parts, peer, pickup, permit } = visit;
         match pickup {
-            Some(pickup) => self.decide_pickup(pickup, upgrade, &parts, permit).await,
-            None => self.decide_tunnel(upgrade, &parts, permit).await,
+            Some(pickup) => self.decide_pickup(pickup, upgrade, &parts, peer, permit).await,
+            None => self.decide_tunnel(upgrade, &parts, peer, permit).await,
         }
     }
 
@@ -100,9 +121,10 @@ impl<A: Authorize> Gate<A> {
         pickup: Pickup,
         upgrade: Upgrade,
         parts: &Parts,
+        peer: Option<SocketAddr>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        let judged = self.ask(&pickup.judged_as(parts)).await;
+        let judged = self.ask(&pickup.judged_as(parts), peer).await;
         let claim = pickup.claim(judged, || upgrade.check(parts).map(drop)).map_err(pickup::Denial::response)?;
         let response = upgrade.bare_response();
         self.spawn(Box::pin(pickup::run(upgrade, claim, self.handshake_timeout, permit)))?;
@@ -113,9 +135,10 @@ impl<A: Authorize> Gate<A> {
         &self,
         upgrade: Upgrade,
         parts: &Parts,
+        peer: Option<SocketAddr>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        let grant = self.ask(parts).await.map_err(|rejection| reject(&rejection))?;
+        let grant = self.ask(parts, peer).await.map_err(|rejection| reject(&rejection))?;
         let epoch = self.connman.next_epoch();
         self.connman.has_room(grant.key(), epoch).map_err(unregistered)?;
         if !offers_protocols(parts) {
@@ -124,7 +147,7 @@ impl<A: Authorize> Gate<A> {
         }
         let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
-        let span = tracing::info_span!("revdial.tunnel", key = %grant.key(), %epoch);
+        let span = tracing::info_span!(parent: None, "revdial.tunnel", key = %grant.key(), %epoch);
         span.follows_from(tracing::Span::current());
         let arrival = Arrival {
             upgrade,
@@ -144,15 +167,17 @@ impl<A: Authorize> Gate<A> {
     }
 
     /// The user's judgement, which neither a panic nor a hang in it takes further than this request.
-    async fn ask(&self, parts: &Parts) -> Result<Grant, Rejection> {
+    async fn ask(&self, parts: &Parts, peer: Option<SocketAddr>) -> Result<Grant, Rejection> {
         let judged = callback::ask(self.handshake_timeout, async { self.authorize.authorize(parts).await }).await;
-        match judged {
+        let verdict = match judged {
             Err(failed) => Err(Rejection::failed("authorization", failed)),
             Ok(Ok(grant)) if grant.lifetime().is_some_and(|lifetime| lifetime.is_zero()) => {
                 Err(Rejection::unauthorized())
             }
             Ok(verdict) => verdict,
-        }
+        };
+        let verdict = verdict.map(|grant| grant.or_peer_addr(peer));
+        verdict.map_err(|rejection| self.throttle.rejected(rejection, peer))
     }
 
     /// Runs the link, which ends before it began where the host's executor panics.
@@ -215,15 +240,29 @@ impl<A> Clone for Gate<A> {
             handshake_timeout: self.handshake_timeout,
             handshakes: Arc::clone(&self.handshakes),
             pickups: Arc::clone(&self.pickups),
+            throttle: Arc::clone(&self.throttle),
+            peer_addr: self.peer_addr.clone(),
             executor: Arc::clone(&self.executor),
         }
     }
 }
 
-/// Without what the host gave, which need not be `Debug`.
+/// Without what the host gave, which need not be `Debug`, and without addresses.
 impl<A> fmt::Debug for Gate<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, origins, session, handshake_timeout, handshakes, pickups, .. } = self;
+        let Self {
+            connman: _,
+            authorize: _,
+            path,
+            origins,
+            session,
+            handshake_timeout,
+            handshakes,
+            pickups,
+            throttle: _,
+            peer_addr: _,
+            executor: _,
+        } = self;
         f.debug_struct("Gate")
             .field("path", path)
             .field("origins", origins)

@@ -63,8 +63,8 @@ impl Grant {
         Self { recheck: Some(interval.max(MIN_RECHECK)), ..self }
     }
 
-    /// Where the agent connects from, for lists and logs; only the host's server knows (axum's is in the extension
-    /// `ConnectInfo`).
+    /// Where the agent connects from, for lists and logs; only the host's server knows. Default: what
+    /// [`RevDialLayer::peer_addr`](crate::server::RevDialLayer::peer_addr) says.
     #[must_use]
     pub fn peer_addr(self, addr: SocketAddr) -> Self {
         Self { peer_addr: Some(addr), ..self }
@@ -93,6 +93,11 @@ impl Grant {
 
     pub(crate) fn recheck(&self) -> Option<Duration> {
         self.recheck
+    }
+
+    /// The same, from this address if it does not say.
+    pub(crate) fn or_peer_addr(self, addr: Option<SocketAddr>) -> Self {
+        Self { peer_addr: self.peer_addr.or(addr), ..self }
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {

@@ -86,7 +86,8 @@
 //! # What a request is answered
 //!
 //! In this order: 431 a head over 16 KiB or 100 headers · 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin`
-//! that is not [allowed](RevDialLayer::allow_origin) · 503 too many [handshakes](RevDialLayer::max_handshakes) ·
+//! that is not [allowed](RevDialLayer::allow_origin) · 429 too many
+//! [failures from there](RevDialLayer::max_auth_failures) · 503 too many [handshakes](RevDialLayer::max_handshakes) ·
 //! what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 503 too many
 //! [tunnels](crate::connman::ConnectionManagerBuilder::max_tunnels) · 426 WebSocket version · 400 WebSocket key, or a
 //! body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Each 429 and 503 has `Retry-After`.
@@ -103,7 +104,8 @@
 //! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down. A tunnel that is open is closed with
 //! 4401 when its grant [expires](Grant::expires_in) or is found [revoked](Authorize::recheck).
 //!
-//! Each refusal, before and after the 101, is counted once and logged once, with its reason.
+//! Each refusal, before and after the 101, is counted once and logged with its reason, in a span `revdial.handshake` that
+//! tells the key, if the request names one that can be, and the [address](RevDialLayer::peer_addr).
 //!
 //! # Other layers
 //!
@@ -114,6 +116,7 @@ mod authorize;
 mod bearer;
 mod callback;
 mod dialback;
+mod failures;
 mod future;
 mod gate;
 mod grant;
@@ -124,6 +127,7 @@ mod rejection;
 mod route;
 mod service;
 mod term;
+mod throttle;
 
 // Setting up.
 pub use layer::RevDialLayer;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::request::Parts;
+use http::{header, request::Parts};
 use hyper::rt::Executor;
 use revdial::{
     connman::ConnectionManager,
@@ -77,4 +77,15 @@ fn b86_an_executor_that_panics_costs_its_request_a_500_and_no_place_among_the_ha
         }
     });
     assert_eq!(counted, ["revdial_callback_failures_total{}", "revdial_callback_failures_total{}"]);
+}
+
+#[test]
+fn b86_an_address_that_panics_is_an_unknown_one() {
+    let counted = Counted::by(async {
+        let layer = layer(&ConnectionManager::new())
+            .peer_addr(|parts| Some(parts.headers[header::FORWARDED].to_str().unwrap().parse().unwrap()));
+        assert_eq!(status(&layer, granted(URI)).await, 101);
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(count(&counted, "revdial_callback_failures_total{}"), 1, "{counted:?}");
 }

@@ -9,6 +9,7 @@ mod hosts;
 mod http2;
 mod limits;
 mod link;
+mod rate;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;
