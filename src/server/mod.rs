@@ -107,6 +107,42 @@
 //! Each refusal, before and after the 101, is counted once and logged with its reason, in a span `revdial.handshake` that
 //! tells the key, if the request names one that can be, and the [address](RevDialLayer::peer_addr).
 //!
+//! # Limits, and the host's share in them
+//!
+//! A connection that has sent no whole head yet, and one that was accepted and says nothing, is the host's: bound both by
+//! its server's `header_read_timeout`. So is the listening socket. Each tunnel holds a file descriptor for as long as it
+//! lives, and so does each stream of a dial-back agent: keep
+//! [`max_tunnels`](crate::connman::ConnectionManagerBuilder::max_tunnels) well below `ulimit -n`. Where descriptors run
+//! out all the same, tunnels that are open go on, and a good accept loop waits a moment and goes on, too, as that of
+//! `axum::serve` does. One of your own must not end with the first error:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tokio::net::{TcpListener, TcpStream};
+//!
+//! async fn accept(listener: &TcpListener) -> TcpStream {
+//!     loop {
+//!         match listener.accept().await {
+//!             Ok((socket, _)) => {
+//!                 let _ = socket.set_nodelay(true); // one that is closed already says so when it is read
+//!                 return socket;
+//!             }
+//!             Err(error) => {
+//!                 tracing::warn!(%error, "a connection was not accepted");
+//!                 tokio::time::sleep(Duration::from_millis(100)).await;
+//!             }
+//!         }
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let (_client, server) = tokio::join!(TcpStream::connect(listener.local_addr()?), accept(&listener));
+//! # assert!(server.nodelay()?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Other layers
 //!
 //! Time-outs, limits and traces of layers around this one see the handshake, not the tunnel. A layer that compresses

@@ -1,14 +1,21 @@
 //! How a tunnel is opened, and what requests get that open none.
 #![cfg(feature = "server")]
 
+#[cfg(feature = "agent")]
+mod agent;
 mod callbacks;
 #[path = "../support/classic.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod classic;
+mod descriptors;
 mod hosts;
 mod http2;
 mod limits;
 mod link;
+#[cfg(feature = "agent")]
+#[path = "../support/net.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod net;
 mod rate;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
