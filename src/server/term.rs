@@ -116,7 +116,8 @@ impl Term {
                     return Notice::Drain(drain);
                 }
                 Due::Recheck => {
-                    if let Some(notice) = self.recheck().await {
+                    // Boxed: what a second look takes is more than an idle tunnel should hold.
+                    if let Some(notice) = Box::pin(self.recheck()).await {
                         return notice;
                     }
                 }
