@@ -81,10 +81,11 @@ impl<A: Authorize> Gate<A> {
             Ok(Visit { upgrade, parts, peer, pickup, permit })
         })?;
         let gate = Arc::clone(self);
+        let undecided = Undecided(true);
         let deciding = async move {
-            match gate.decide(visit).await {
-                Ok(response) | Err(response) => response,
-            }
+            let (Ok(response) | Err(response)) = gate.decide(visit).await;
+            undecided.end();
+            response
         };
         Ok(Box::pin(deciding.instrument(span)))
     }
@@ -184,6 +185,24 @@ impl<A: Authorize> Gate<A> {
     fn spawn(&self, task: LinkTask) -> Result<(), Response<()>> {
         let spawned = callback::call(|| self.executor.execute(task));
         spawned.map_err(|failed| reject(&Rejection::failed("executor", failed)))
+    }
+}
+
+/// Reports a judgement that is dropped before its end, since the agent has left.
+struct Undecided(bool);
+
+impl Undecided {
+    fn end(mut self) {
+        self.0 = false;
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        if self.0 {
+            metrics::record_handshake_rejected("lost");
+            tracing::info!(reason = "the agent left before it was answered", "tunnel refused");
+        }
     }
 }
 

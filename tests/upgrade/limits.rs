@@ -68,6 +68,24 @@ async fn b13_how_long_a_step_may_take_is_a_setting() {
 }
 
 #[test]
+fn b13_an_agent_that_leaves_before_it_is_answered_is_reported_and_its_place_given_back() {
+    let counted = Counted::by(async {
+        let layer = RevDialLayer::new(ConnectionManager::new(), Moody).max_handshakes(1);
+        let (mut agent, theirs) = tokio::io::duplex(4096);
+        let service = TowerToHyperService::new(layer.clone().into_service());
+        let host = http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+        let host = tokio::spawn(host.with_upgrades());
+        agent.write_all(wire(&URI.replace("=a", "=slow")).as_bytes()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(status(&layer, upgrade(OTHER)).await, 503);
+        drop(agent);
+        let _ = host.await.unwrap();
+        assert_eq!(status(&layer, upgrade(OTHER)).await, 101);
+    });
+    assert!(counted.contains(&"revdial_handshake_rejected_total{lost}".to_owned()), "{counted:?}");
+}
+
+#[test]
 fn b14_beyond_the_limit_of_handshakes_a_request_is_refused_before_anybody_is_asked() {
     let counted = Counted::by(async {
         let layer = RevDialLayer::new(ConnectionManager::new(), Moody).max_handshakes(1);

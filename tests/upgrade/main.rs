@@ -23,7 +23,7 @@ mod raw;
 mod refusals;
 mod term;
 
-use std::{convert::Infallible, fmt::Debug};
+use std::{convert::Infallible, fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -117,6 +117,9 @@ impl Counted {
     }
 }
 
+/// Runs a test in paused time, of which none takes hours.
 fn block_on<R>(test: impl Future<Output = R>) -> R {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let test = async { tokio::time::timeout(Duration::from_secs(7200), test).await.expect("an end") };
+    runtime.block_on(test)
 }
