@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "connman/registry/leave.rs",
     "connman/registry/values.rs",
     "connman/registry/wait.rs",
+    "server/failures.rs",
     "server/route.rs",
     "connector/target.rs",
     "agent/backoff.rs",

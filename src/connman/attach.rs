@@ -66,6 +66,17 @@ impl<T: Handle> Inner<T> {
         self.try_attach(&registration, offer, make).inspect_err(|why| self.refused(&registration, *why))
     }
 
+    /// Whether there is a place for a tunnel of this key, for who can tell its agent before it is registered: others may
+    /// come between.
+    pub(super) fn has_room(self: &Arc<Self>, key: &AgentKey, epoch: Epoch) -> Result<(), RegisterRefusal> {
+        if self.with(|state, now| state.registry.has_room(key, now)) {
+            return Ok(());
+        }
+        metrics::record_overload("tunnels");
+        self.tell(&TunnelEvent::Refused { key: key.clone(), epoch, why: RegisterRefusal::Overloaded });
+        Err(RegisterRefusal::Overloaded)
+    }
+
     /// Whether an agent may have its key, for who has to tell it before it is registered: others may come between.
     pub(super) fn admits(self: &Arc<Self>, new: &Registration) -> Result<(), RegisterRefusal> {
         let (incumbent, open) =

@@ -157,8 +157,8 @@ impl ConnectionManagerBuilder {
         self
     }
 
-    /// How many keys may be connected or in grace at once. Default 100,000. Beyond, an agent with a new key is closed
-    /// with 1013 and tries again later; a key in grace keeps its place.
+    /// How many keys may be connected or in grace at once. Default 100,000. Beyond, an agent with a new key gets 503
+    /// with `Retry-After`, or is closed with 1013 where several come at once; a key in grace keeps its place.
     pub const fn max_tunnels(mut self, most: usize) -> Self {
         self.max_tunnels = most;
         self

@@ -80,6 +80,12 @@ impl ConnectionManager {
         &self.inner.dialers
     }
 
+    /// Whether there is a place for a tunnel of this key, as far as that can be said before it is registered. A refusal
+    /// is counted and told here.
+    pub(crate) fn has_room(&self, key: &AgentKey, epoch: Epoch) -> Result<(), RegisterRefusal> {
+        self.inner.has_room(key, epoch)
+    }
+
     /// Whether an agent that cannot be refused later may have its key, as far as that can be said before.
     pub(crate) fn admits(&self, registration: &Registration) -> Result<(), RegisterRefusal> {
         self.inner.admits(registration)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ALLOW, CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
@@ -35,7 +35,8 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: &'static str) -> Self {
+    /// Status and label, and no headers.
+    pub(crate) fn new(status: StatusCode, reason: &'static str) -> Self {
         Self { status, headers: HeaderMap::new(), reason }
     }
 
@@ -46,6 +47,12 @@ impl Refusal {
             return refusal;
         }
         refusal.with((UPGRADE, "websocket")).with((CONNECTION, "upgrade"))
+    }
+
+    /// After which the connection is of no more use: a body may follow that nobody is going to read. HTTP/2 ends the
+    /// one stream by itself.
+    fn closing(self, version: Version) -> Self {
+        if version >= Version::HTTP_2 { self } else { self.with((CONNECTION, "close")) }
     }
 
     fn with(mut self, (name, value): (http::HeaderName, &'static str)) -> Self {
@@ -82,16 +89,17 @@ impl Upgrade {
     /// First checks, before anybody is asked who the caller is: method (405), an upgrade asked for at all (426). Takes
     /// `OnUpgrade` out.
     pub(crate) fn begin<B>(request: &mut Request<B>) -> Result<Self, Refusal> {
-        let opening = if request.method() == Method::CONNECT && connects_websocket(request.extensions()) {
+        let (version, protocol) = (request.version(), request.extensions().get::<ExtendedProtocol>());
+        let method = if version >= Version::HTTP_2 { "CONNECT" } else { "GET" };
+        let opening = if request.method() == Method::CONNECT && protocol.is_some_and(is_websocket) {
             Opening::Connect
-        } else if request.method() != Method::GET {
-            // A body may follow that nobody is going to read, so the connection is of no more use.
+        } else if request.method() != Method::GET && protocol.is_none() {
             let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method");
-            return Err(refusal.with((ALLOW, "GET")).with((CONNECTION, "close")));
-        } else if request.version() == Version::HTTP_11 && asks_for_websocket(request.headers()) {
+            return Err(refusal.with((ALLOW, method)).closing(version));
+        } else if version == Version::HTTP_11 && asks_for_websocket(request.headers()) {
             Opening::Upgrade { accept: key(request.headers()).and_then(accept) }
         } else {
-            return Err(Refusal::upgrade_required(request.version(), "no_upgrade"));
+            return Err(Refusal::upgrade_required(version, "no_upgrade"));
         };
         Ok(Self { on_upgrade: hyper::upgrade::on(request), opening })
     }
@@ -105,10 +113,10 @@ impl Upgrade {
             return Err(refusal.with((SEC_WEBSOCKET_VERSION, "13")));
         }
         if matches!(self.opening, Opening::Upgrade { accept: None }) {
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "key"));
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "websocket_key"));
         }
         if has_body(&parts.headers) {
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "body").with((CONNECTION, "close")));
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "body").closing(parts.version));
         }
         if !offers_protocols(parts) {
             return Ok(Protocol::Dialback);
@@ -183,8 +191,8 @@ fn tcp_below(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Box<Upgraded>> {
     }
 }
 
-fn connects_websocket(extensions: &Extensions) -> bool {
-    extensions.get::<ExtendedProtocol>().is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+fn is_websocket(protocol: &ExtendedProtocol) -> bool {
+    protocol.as_str().eq_ignore_ascii_case("websocket")
 }
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {

@@ -8,10 +8,7 @@ use http::{HeaderMap, header, request::Parts};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{
-    authorize::{Authorize, Grant, Rejection},
-    route::requested_key,
-};
+use super::{authorize::Authorize, grant::Grant, rejection::Rejection, route::requested_key};
 use crate::{
     error::{Error, ErrorKind},
     key::AgentKey,

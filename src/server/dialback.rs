@@ -1,23 +1,20 @@
 //! The life of a dial-back agent's control link on the server, from its 101 to its end.
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
-use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::RETRY_AFTER};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{
-    authorize::Grant,
-    gate::refuse,
-    register::{Arrival, Failure, at, close_code},
+    grant::Grant,
+    register::{Arrival, Failure, close_code},
+    term::{self, Notice, Term},
 };
 use crate::{
-    connman::{Attachment, Offer, RegisterRefusal, Registration},
+    connman::{Attachment, Offer, Registration},
     dialback::{ControlEnd, ControlLink, DialbackTunnel},
-    frame::{CloseCode, InstanceId, SessionId},
+    frame::{InstanceId, SessionId},
     key::Epoch,
-    link::{Limits, LinkEnd, Protocol, Refusal},
-    metrics,
+    link::{Limits, LinkEnd, Protocol},
     proto::SessionEnd,
     tunnel::Tunnel,
 };
@@ -30,8 +27,8 @@ pub(super) async fn run(arrival: Arrival) {
 }
 
 async fn serve(arrival: Arrival) -> Result<(), Failure> {
+    let mut term = arrival.term();
     let Arrival { upgrade, epoch, grant, connman, handshake_timeout: within, permit, .. } = arrival;
-    let expiry = grant.lifetime().and_then(|lifetime| Instant::now().checked_add(lifetime));
     let completed = timeout(within, upgrade.complete(Limits::CONTROL)).await;
     let link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
     let mut link = ControlLink::new(link);
@@ -50,12 +47,15 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         }
     };
     tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), "dial-back link up");
-    let mut expires = pin!(expire(&tunnel, expiry).fuse());
+    let handle = Tunnel::Dialback(tunnel.clone());
     let end = {
         let mut drive = pin!(tunnel.drive(&mut link));
-        tokio::select! {
-            end = &mut drive => end,
-            () = &mut expires => drive.await,
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut drive => break end,
+                notice = term::next(&mut term) => notice.carry_out(&handle, &lease),
+            }
         }
     };
     tracing::debug!(end = ?end.end, "dial-back link down");
@@ -64,32 +64,32 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         // Before the farewell: the agent may be back meanwhile.
         lease.lost(end.end);
         link.close(end, &reason).await;
-        if expiry.is_some() {
+        if term.is_some() {
             // Streams go on without the control link, but not without leave.
-            tokio::select! {
-                () = tunnel.idle() => {}
-                () = expires => {}
-            }
+            finish(&tunnel, &mut term).await;
         }
         return Ok(());
     }
     // It drains: the agent is told now, and what runs may finish until it is cut.
     link.close(end, &reason).await;
-    tokio::select! {
-        () = tunnel.idle() => {}
-        () = expires => tunnel.idle().await,
-    }
+    finish(&tunnel, &mut term).await;
     // Else its place would be held for a link that it has no use for.
     tunnel.end(SessionEnd::Shutdown);
     lease.lost(end.end);
     Ok(())
 }
 
-/// Closes the tunnel when its credentials expire.
-async fn expire(tunnel: &DialbackTunnel, expiry: Option<Instant>) {
-    at(expiry).await;
-    metrics::record_auth_failure("revoked");
-    tunnel.close(CloseCode::CREDENTIALS, "the credentials expired", SessionEnd::Revoked);
+/// Waits for the last stream; those that outlast their leave are cut.
+async fn finish(tunnel: &DialbackTunnel, term: &mut Option<Box<Term>>) {
+    let mut idle = pin!(tunnel.idle());
+    loop {
+        tokio::select! {
+            () = &mut idle => return,
+            notice = term::next(term) => if let Notice::Close(why) = notice {
+                term::close(&Tunnel::Dialback(tunnel.clone()), why);
+            },
+        }
+    }
 }
 
 /// What is known of the agent: that it is another one each time, as far as it tells.
@@ -99,19 +99,4 @@ pub(super) fn registration(grant: &Grant, epoch: Epoch) -> Registration {
     registration.protocol = Protocol::Dialback;
     registration.peer_addr = grant.peer();
     registration
-}
-
-/// The answer to an agent that may not have its key.
-pub(super) fn refused(why: RegisterRefusal, retry_after: Duration) -> Response<()> {
-    let (status, reason) = match why {
-        RegisterRefusal::Foreign | RegisterRefusal::Identity => (StatusCode::FORBIDDEN, "foreign"),
-        RegisterRefusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-        RegisterRefusal::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
-        _ => (StatusCode::CONFLICT, "in_use"),
-    };
-    let mut headers = HeaderMap::new();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
-    }
-    refuse(Refusal { status, headers, reason })
 }

@@ -75,12 +75,24 @@
 //! # }
 //! ```
 //!
+//! # Over HTTP/2
+//!
+//! The same layer opens tunnels by extended `CONNECT` (RFC 8441), answered 200: the same checks in the same order, the
+//! same protocols, several tunnels on one connection if an agent or a proxy likes. The host has to allow it:
+//! `http2().enable_connect_protocol()` in hyper and hyper-util; `axum::serve` does so with axum's feature `http2`. The
+//! tunnels of one connection share its window and its fate, so one connection each is better where there is a choice;
+//! and its socket is out of this layer's reach, so set `TCP_NODELAY` when you accept it.
+//!
 //! # What a request is answered
 //!
-//! In this order: 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin` that is not allowed · 503 too many
-//! handshakes · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics) · 426 WebSocket version · 400
-//! WebSocket key, or a body · 426 subprotocols of which none is `revdial.v1` · 101. Answers have no body. What is not on
-//! the layer's path goes to the inner service untouched.
+//! In this order: 431 a head over 16 KiB or 100 headers · 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin`
+//! that is not [allowed](RevDialLayer::allow_origin) · 429 too many
+//! [failures from there](RevDialLayer::max_auth_failures) · 503 too many [handshakes](RevDialLayer::max_handshakes) ·
+//! what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 503 too many
+//! [tunnels](crate::connman::ConnectionManagerBuilder::max_tunnels) · 426 WebSocket version · 400 WebSocket key, or a
+//! body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Each 429 and 503 has `Retry-After`.
+//! Answers have no body, and nothing in them comes from the request. What is not on the layer's path goes to the inner
+//! service untouched.
 //!
 //! An agent that offers no subprotocol speaks the [dial-back](crate::dialback) protocol. It knows no close codes, so that
 //! 403 (somebody else's key), 409 (key in use, and the policy rejects) and 503 are told before the 101. A request with
@@ -89,9 +101,47 @@
 //!
 //! After the 101 a link is refused by a close: 4408 no HELLO in time, 4420 one that cannot be, 4409 older than another
 //! link of its key or attempt of its session, 4411 key in use, 4403 key or session of somebody else, 4429 the eleventh in a
-//! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down.
+//! row that brought nothing through, 1013 overloaded, 1001 draining or shutting down. A tunnel that is open is closed with
+//! 4401 when its grant [expires](Grant::expires_in) or is found [revoked](Authorize::recheck).
 //!
-//! Each refusal, before and after the 101, is counted once and logged once, with its reason.
+//! Each refusal, before and after the 101, is counted once and logged with its reason, in a span `revdial.handshake` that
+//! tells the key, if the request names one that can be, and the [address](RevDialLayer::peer_addr).
+//!
+//! # Limits, and the host's share in them
+//!
+//! A connection that has sent no whole head yet, and one that was accepted and says nothing, is the host's: bound both by
+//! its server's `header_read_timeout`. So is the listening socket. Each tunnel holds a file descriptor for as long as it
+//! lives, and so does each stream of a dial-back agent: keep
+//! [`max_tunnels`](crate::connman::ConnectionManagerBuilder::max_tunnels) well below `ulimit -n`. Where descriptors run
+//! out all the same, tunnels that are open go on, and a good accept loop waits a moment and goes on, too, as that of
+//! `axum::serve` does. One of your own must not end with the first error:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tokio::net::{TcpListener, TcpStream};
+//!
+//! async fn accept(listener: &TcpListener) -> TcpStream {
+//!     loop {
+//!         match listener.accept().await {
+//!             Ok((socket, _)) => {
+//!                 let _ = socket.set_nodelay(true); // one that is closed already says so when it is read
+//!                 return socket;
+//!             }
+//!             Err(error) => {
+//!                 tracing::warn!(%error, "a connection was not accepted");
+//!                 tokio::time::sleep(Duration::from_millis(100)).await;
+//!             }
+//!         }
+//!     }
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let (_client, server) = tokio::join!(TcpStream::connect(listener.local_addr()?), accept(&listener));
+//! # assert!(server.nodelay()?);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Other layers
 //!
@@ -100,20 +150,28 @@
 
 mod authorize;
 mod bearer;
+mod callback;
 mod dialback;
+mod failures;
 mod future;
 mod gate;
+mod grant;
 mod layer;
 mod pickup;
 mod register;
+mod rejection;
 mod route;
 mod service;
+mod term;
+mod throttle;
 
 // Setting up.
 pub use layer::RevDialLayer;
 // Who may.
-pub use authorize::{Authorize, Grant, Rejection};
+pub use authorize::{Authorize, Standing};
 pub use bearer::{KeyedBearer, SharedBearer};
+pub use grant::Grant;
+pub use rejection::Rejection;
 pub use route::{BadKey, requested_key};
 // What it becomes; to be named, not to be made.
 pub use future::{LinkTask, ResponseFuture};

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Response, StatusCode, Uri, request::Parts, uri::PathAndQuery};
+use http::{Response, StatusCode, Uri, request::Parts, uri::PathAndQuery};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    authorize::{Grant, Rejection},
     gate::{refuse, reject},
+    grant::Grant,
+    rejection::Rejection,
     route::names_key,
 };
 use crate::{
@@ -38,6 +39,11 @@ impl Pickup {
     pub(super) fn of(parts: &Parts, dialers: &Arc<Dialers>) -> Self {
         let ids = pickup_ids(parts.uri.query().unwrap_or_default());
         Self(ids.and_then(|(dialer, request)| Some((dialers.get(dialer)?, request))))
+    }
+
+    /// Whether it names a tunnel that there is. Nobody knows its name but its agent.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The request as it is judged: under the key of the tunnel that it is for, which it does not name itself, and
@@ -86,7 +92,8 @@ impl Denial {
             Self::Refused(refusal) => refuse(refusal),
             Self::Pickup(status, result) => {
                 metrics::record_pickup(result);
-                refuse(Refusal { status, headers: HeaderMap::new(), reason: "pickup" })
+                tracing::info!(status = status.as_u16(), reason = result, "pick-up refused");
+                Refusal::new(status, result).response()
             }
         }
     }
@@ -103,7 +110,10 @@ pub(super) async fn run(upgrade: Upgrade, claim: Claim, within: Duration, _permi
             metrics::record_handshake_rejected("upgrade");
             tracing::warn!(%error, "a pick-up's upgrade failed");
         }
-        Err(_) => metrics::record_handshake_timeout(),
+        Err(_) => {
+            metrics::record_handshake_timeout();
+            tracing::warn!("the host did not hand a pick-up's connection over in time");
+        }
     }
 }
 

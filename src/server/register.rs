@@ -1,14 +1,17 @@
 //! What happens after the 101, from top to bottom: the life of one link on the server.
 
-use std::{fmt, future::poll_fn, pin::pin, time::Duration};
+use std::{fmt, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
-use super::authorize::Grant;
+use super::{
+    grant::Grant,
+    term::{self, Recheck, Term},
+};
 use crate::{
     connman::{Attachment, ConnectionManager, Lease, Offer, RegisterRefusal, Registration},
     frame::{CloseCode, Hello, SessionId, Welcome},
@@ -19,16 +22,17 @@ use crate::{
         Driver, MuxTunnel,
         establish::{self as handshake, EstablishError},
     },
-    proto::{Role, Session, SessionConfig, SessionEnd},
+    proto::{Role, Session, SessionConfig},
     tunnel::Tunnel,
 };
 
 /// A link whose request was granted and answered with 101, and what it takes to make it a tunnel.
-#[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) upgrade: Upgrade,
     pub(crate) epoch: Epoch,
     pub(crate) grant: Grant,
+    /// Who judges it again.
+    pub(crate) authorize: Arc<dyn Recheck>,
     pub(crate) connman: ConnectionManager,
     pub(crate) session: SessionConfig,
     pub(crate) handshake_timeout: Duration,
@@ -45,8 +49,8 @@ pub(crate) async fn run(arrival: Arrival) {
 
 async fn serve(arrival: Arrival) -> Result<(), Failure> {
     // Boxed: what it takes to make a tunnel is more than an idle one should hold.
-    let Arrived { mut driver, tunnel, lease, expiry } = Box::pin(establish(arrival)).await?;
-    let end = drive(&mut driver, &tunnel, &lease, expiry).await;
+    let Arrived { mut driver, tunnel, lease, mut term } = Box::pin(establish(arrival)).await?;
+    let end = drive(&mut driver, &tunnel, &lease, &mut term).await;
     tracing::debug!(?end, "link down");
     // Before the farewell: the agent may be back meanwhile.
     lease.lost(end);
@@ -59,15 +63,20 @@ struct Arrived {
     driver: Driver,
     tunnel: Tunnel,
     lease: Lease,
-    /// When the credentials expire.
-    expiry: Option<Instant>,
+    /// For how long it may stay; `None`: as long as it likes.
+    term: Option<Box<Term>>,
+}
+
+impl Arrival {
+    /// For how long the tunnel may stay. Counted from the grant, of which its task is the first poll's distance away.
+    pub(super) fn term(&self) -> Option<Box<Term>> {
+        Term::of(&self.grant, Arc::clone(&self.authorize), self.handshake_timeout, Instant::now())
+    }
 }
 
 async fn establish(arrival: Arrival) -> Result<Arrived, Failure> {
-    let Arrival { upgrade, epoch, grant, connman, session: config, handshake_timeout: within, permit } = arrival;
-    // Counted from the grant, of which this task is the first poll's distance away. One that overflows never comes.
-    let expiry = grant.lifetime().and_then(|lifetime| Instant::now().checked_add(lifetime));
-
+    let term = arrival.term();
+    let Arrival { upgrade, epoch, grant, connman, session: config, handshake_timeout: within, permit, .. } = arrival;
     let completed = timeout(within, upgrade.complete(Limits::NATIVE)).await;
     let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
     let (hello, has) = handshake::accept(&mut link, within).await.map_err(Failure::Establish)?;
@@ -104,23 +113,20 @@ async fn establish(arrival: Arrival) -> Result<Arrived, Failure> {
     }
     drop(permit);
     tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), resumed, "link up");
-    Ok(Arrived { driver: Driver::new(link, bound), tunnel, lease, expiry })
+    Ok(Arrived { driver: Driver::new(link, bound), tunnel, lease, term })
 }
 
-/// Drives the link until it is not the bound one any more, and meanwhile hears the agent say that it drains, and sees the credentials expire.
-async fn drive(driver: &mut Driver, tunnel: &Tunnel, lease: &Lease, expiry: Option<Instant>) -> LinkEnd {
+/// Drives the link until it is not the bound one any more, and meanwhile hears the agent say that it drains, and sees
+/// the grant come to its end.
+async fn drive(driver: &mut Driver, tunnel: &Tunnel, lease: &Lease, term: &mut Option<Box<Term>>) -> LinkEnd {
     let mut driver = poll_fn(|cx| driver.poll_unbound(cx));
     let mut drains = pin!(tunnel.agent_drains().fuse());
-    let mut expires = pin!(at(expiry).fuse());
     loop {
         tokio::select! {
             biased;
             end = &mut driver => return end,
             drain = &mut drains => lease.drained(drain),
-            () = &mut expires => {
-                metrics::record_auth_failure("revoked");
-                tunnel.close(CloseCode::CREDENTIALS, "the credentials expired", SessionEnd::Revoked);
-            }
+            notice = term::next(term) => notice.carry_out(tunnel, lease),
         }
     }
 }
@@ -142,14 +148,6 @@ pub(super) const fn close_code(refusal: RegisterRefusal) -> CloseCode {
         RegisterRefusal::Stale => CloseCode::STALE,
         RegisterRefusal::Overloaded => CloseCode::TRY_LATER,
         RegisterRefusal::ShuttingDown => CloseCode::DRAINED,
-    }
-}
-
-/// At the deadline, or never.
-pub(super) async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -177,6 +175,9 @@ impl Failure {
             Self::Establish(EstablishError::Link(_) | EstablishError::Closed { .. }) | Self::Welcome(_) => {
                 metrics::record_handshake_rejected("lost");
             }
+            Self::Refused(RegisterRefusal::ShuttingDown) => {
+                metrics::record_handshake_rejected(refused(RegisterRefusal::ShuttingDown));
+            }
             Self::Refused(_) => {} // the connection manager has counted it by its cause
         }
         tracing::warn!(reason = %self, "no tunnel came about");
@@ -203,7 +204,7 @@ impl fmt::Display for Failure {
 }
 
 /// The refusal in a word.
-const fn refused(refusal: RegisterRefusal) -> &'static str {
+pub(super) const fn refused(refusal: RegisterRefusal) -> &'static str {
     match refusal {
         RegisterRefusal::InUse => "in_use",
         RegisterRefusal::Foreign => "foreign",

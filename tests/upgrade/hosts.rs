@@ -1,4 +1,4 @@
-//! The layer in plain hyper, in axum, over HTTP/2 and around any service.
+//! The layer in plain hyper, in axum and around any service.
 
 use std::{
     convert::Infallible,
@@ -6,14 +6,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::{body::Incoming, ext::Protocol};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use revdial::{
     connman::ConnectionManager,
     server::{RevDialLayer, RevDialService, SharedBearer},
@@ -21,8 +16,8 @@ use revdial::{
 use tower::{Layer, Service};
 
 use crate::{
-    BEARER, URI, ask, echo, full, granted, key, layer,
-    raw::{PATH, RawAgent, hello, send, serve, text, upgrade},
+    URI, ask, echo, full, granted, key, layer,
+    raw::{RawAgent, send, serve, text, upgrade},
     status,
 };
 
@@ -146,39 +141,4 @@ async fn the_service_is_mounted_in_axum_and_below_a_nest() {
     let app = axum::Router::new().route_service("/t", tunnels);
     opens(app.clone(), &connman, "/t?runnerid=a").await;
     opens(axum::Router::new().nest("/api", app), &connman, "/api/t?runnerid=a").await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_same_layer_opens_tunnels_over_http_2() {
-    let connman = ConnectionManager::new();
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let service = TowerToHyperService::new(layer(&connman).into_service());
-    tokio::spawn(server.enable_connect_protocol().serve_connection(TokioIo::new(theirs), service));
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours)).await.unwrap();
-    tokio::spawn(connection);
-    // The first answer comes behind the server's settings, with which it allows what follows.
-    let first = client.send_request(Request::get("http://gateway/").body(Empty::<Bytes>::new()).unwrap()).await;
-    assert_eq!(first.unwrap().status(), StatusCode::NOT_FOUND);
-
-    let mut connect = async |authorization: &'static str| {
-        let mut request = Request::builder()
-            .method(Method::CONNECT)
-            .version(Version::HTTP_2)
-            .uri(format!("http://gateway{PATH}?runnerid=a"))
-            .header(header::AUTHORIZATION, authorization)
-            .header(header::SEC_WEBSOCKET_VERSION, "13")
-            .header(header::SEC_WEBSOCKET_PROTOCOL, "revdial.v1")
-            .body(Empty::new())
-            .unwrap();
-        request.extensions_mut().insert(Protocol::from_static("websocket"));
-        client.send_request(request).await.unwrap()
-    };
-    assert_eq!(connect("Bearer wrong").await.status(), StatusCode::UNAUTHORIZED);
-    let response = connect(BEARER).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let mut agent = RawAgent::over(hyper::upgrade::on(response).await.unwrap()).await;
-    agent.greet(hello(1)).await;
-    assert!(connman.epoch(&key("a")).is_some());
 }

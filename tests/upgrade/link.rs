@@ -6,11 +6,13 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::request::Parts;
+use http::{header, request::Parts};
 use hyper::rt::Executor;
 use revdial::{
     Error, ErrorKind, TargetName,
-    connman::{ConnectionManager, Displace, Grace, GracePolicy, LinkLoss, Registration, TunnelEvent},
+    connman::{
+        ConnectionManager, ConnectionManagerBuilder, Displace, Grace, GracePolicy, LinkLoss, Registration, TunnelEvent,
+    },
     frame::{Bounds, CloseCode, Frame, MessageHead, SessionId},
     server::{Grant, LinkTask, Rejection, RevDialLayer, requested_key},
 };
@@ -22,7 +24,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    BEARER, Counted, URI, block_on, gone, granted, key, layer,
+    BEARER, Counted, URI, ask, block_on, full, gone, granted, key, layer,
     raw::{Arrived, RawAgent, hello, serve, upgrade},
     status,
 };
@@ -157,26 +159,6 @@ fn b90_another_version_is_refused_by_4426() {
     assert_eq!((code, counted), (CloseCode::VERSION, vec!["revdial_protocol_errors_total{4426}".to_owned()]));
 }
 
-#[test]
-fn b22_a_grant_that_expires_closes_the_tunnel_with_4401() {
-    Counted::within(|counted| {
-        block_on(async {
-            let connman = ConnectionManager::new();
-            let authorize = |parts: &Parts| {
-                Ok::<_, Rejection>(Grant::new(requested_key(parts)?, "p").expires_in(Duration::from_secs(9)))
-            };
-            let service = RevDialLayer::new(connman.clone(), authorize).into_service();
-            let start = Instant::now();
-            let mut agent = RawAgent::connect(serve(service), upgrade(URI), 1).await;
-            assert_eq!(agent.closed().await, CloseCode::CREDENTIALS);
-            assert_eq!(start.elapsed().as_secs(), 9);
-            drop(agent);
-            gone(&connman).await;
-        });
-        assert!(counted.take().contains(&"revdial_auth_failures_total{revoked}".to_owned()));
-    });
-}
-
 struct Rejecting;
 
 impl GracePolicy for Rejecting {
@@ -189,36 +171,84 @@ impl GracePolicy for Rejecting {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn b8_b9_a_key_in_use_is_refused_after_hello_and_its_holder_unharmed() {
-    let connman = ConnectionManager::builder().grace(Rejecting).build();
-    // Whoever says so in a header is who he says he is.
-    let authorize = |parts: &Parts| {
-        let user = parts.headers["x-user"].to_str().map_err(|_| Rejection::unauthorized())?;
-        Ok::<_, Rejection>(Grant::new(requested_key(parts)?, user))
-    };
-    let service = RevDialLayer::new(connman.clone(), authorize).into_service();
-    let open = |user| RawAgent::open(serve(service.clone()), upgrade(URI).header("x-user", user));
-    let holder = RawAgent::connect(serve(service.clone()), upgrade(URI).header("x-user", "alice"), 1).await;
-    let epoch = connman.epoch(&key("a"));
-
-    for (user, code) in [("alice", CloseCode::IN_USE), ("mallory", CloseCode::FOREIGN)] {
-        let mut other = open(user).await;
-        other.send(Frame::Hello(hello(2))).await;
-        assert_eq!(other.closed().await, code, "{user}");
-    }
-    assert_eq!(connman.epoch(&key("a")), epoch);
-    drop(holder);
+/// Whoever says so in a header is who he says he is.
+fn by_header(parts: &Parts) -> Result<Grant, Rejection> {
+    let user = parts.headers["x-user"].to_str().map_err(|_| Rejection::unauthorized())?;
+    Ok(Grant::new(requested_key(parts)?, user))
 }
 
-#[tokio::test(start_paused = true)]
-async fn b14_an_open_tunnel_is_no_handshake_any_more() {
-    let connman = ConnectionManager::new();
-    let service = layer(&connman).max_handshakes(1).into_service();
-    let first = RawAgent::connect(serve(service.clone()), granted(URI), 1).await;
-    let second = RawAgent::connect(serve(service), granted("/api/v1/revdial?runnerid=b"), 2).await;
-    assert_eq!(connman.stats().active_connections, 2);
-    drop((first, second));
+/// What `user`, another agent, is told that comes to the key of alice's, and what is counted.
+fn newcomer(builder: ConnectionManagerBuilder, user: &'static str) -> (CloseCode, Vec<String>) {
+    Counted::within(|counted| {
+        let code = block_on(async {
+            let connman = builder.build();
+            let service = RevDialLayer::new(connman.clone(), by_header).into_service();
+            let mut holder = RawAgent::connect(serve(service.clone()), upgrade(URI).header("x-user", "alice"), 1).await;
+            let epoch = connman.epoch(&key("a"));
+            let mut other = RawAgent::open(serve(service), upgrade(URI).header("x-user", user)).await;
+            other.send(Frame::Hello(hello(2))).await;
+            let code = other.closed().await;
+            assert_eq!(connman.epoch(&key("a")), epoch);
+            holder.send(Frame::Ping([7; 8])).await;
+            assert!(matches!(holder.recv().await, Arrived::Frames(..)), "the holder is unharmed");
+            code
+        });
+        (code, counted.take())
+    })
+}
+
+#[test]
+fn b8_the_key_of_somebody_else_is_refused_after_hello_and_its_holder_unharmed() {
+    let (code, counted) = newcomer(ConnectionManager::builder(), "mallory");
+    assert_eq!((code, counted), (CloseCode::FOREIGN, vec!["revdial_key_conflicts_total{denied}".to_owned()]));
+}
+
+#[test]
+fn b9_a_key_in_use_is_refused_after_hello_where_the_policy_rejects_and_its_holder_unharmed() {
+    let (code, counted) = newcomer(ConnectionManager::builder().grace(Rejecting), "alice");
+    assert_eq!((code, counted), (CloseCode::IN_USE, vec!["revdial_key_conflicts_total{rejected}".to_owned()]));
+}
+
+#[test]
+fn b10_where_the_policy_replaces_the_old_agent_is_told_4410_and_the_new_one_has_the_key_at_once() {
+    let counted = Counted::by(async {
+        let connman = ConnectionManager::new();
+        let service = layer(&connman).into_service();
+        let mut old = RawAgent::connect(serve(service.clone()), granted(URI), 1).await;
+        let epoch = connman.epoch(&key("a"));
+        let _new = RawAgent::connect(serve(service), granted(URI), 2).await;
+        assert!(connman.epoch(&key("a")) > epoch);
+        // Nothing ran, so that it is closed without a drain.
+        loop {
+            match old.recv().await {
+                Arrived::Closed(code) => break assert_eq!(code, Some(CloseCode::REPLACED)),
+                Arrived::Frames(_, frames) => assert!(
+                    matches!(frames[0], Frame::Drain { code, .. } | Frame::Close { code, .. } if code == CloseCode::REPLACED),
+                    "{frames:?}"
+                ),
+            }
+        }
+    });
+    assert!(counted.contains(&"revdial_key_conflicts_total{replaced}".to_owned()), "{counted:?}");
+}
+
+#[test]
+fn b84_who_comes_while_the_server_goes_down_is_told_so_and_counted() {
+    let counted = Counted::by(async {
+        let connman = ConnectionManager::new();
+        connman.shutdown();
+        let mut agent = RawAgent::open(serve(layer(&connman).into_service()), granted(URI)).await;
+        agent.send(Frame::Hello(hello(1))).await;
+        assert_eq!(agent.closed().await, CloseCode::DRAINED);
+        drop(agent);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut classic = full(granted(URI));
+        classic.headers_mut().remove(header::SEC_WEBSOCKET_PROTOCOL);
+        let response = ask(&layer(&connman), classic).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    });
+    assert_eq!(counted, [(); 2].map(|()| "revdial_handshake_rejected_total{shutting_down}"));
 }
 
 /// Runs links until it is told not to.

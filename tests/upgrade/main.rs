@@ -1,14 +1,29 @@
 //! How a tunnel is opened, and what requests get that open none.
 #![cfg(feature = "server")]
 
+#[cfg(feature = "agent")]
+mod agent;
+mod callbacks;
+#[path = "../support/classic.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod classic;
+mod descriptors;
 mod hosts;
+mod http2;
+mod limits;
 mod link;
+#[cfg(feature = "agent")]
+#[path = "../support/net.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod net;
+mod rate;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;
 mod refusals;
+mod term;
 
-use std::{convert::Infallible, fmt::Debug};
+use std::{convert::Infallible, fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -82,6 +97,14 @@ impl Counted {
         metrics::with_local_recorder(&recorder, || test(&counted))
     }
 
+    /// All counters that a test moves.
+    fn by<F: Future<Output = ()>>(test: F) -> Vec<String> {
+        Self::within(|counted| {
+            block_on(test);
+            counted.take()
+        })
+    }
+
     /// All counters since the last call, as `name{value of its label}`.
     fn take(&self) -> Vec<String> {
         let mut names = Vec::new();
@@ -94,6 +117,9 @@ impl Counted {
     }
 }
 
+/// Runs a test in paused time, of which none takes hours.
 fn block_on<R>(test: impl Future<Output = R>) -> R {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let test = async { tokio::time::timeout(Duration::from_secs(7200), test).await.expect("an end") };
+    runtime.block_on(test)
 }

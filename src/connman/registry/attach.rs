@@ -27,6 +27,16 @@ impl<T: Clone> Registry<T> {
         }
     }
 
+    /// Whether a session of this key has a place, or finds one.
+    pub(in crate::connman) fn has_room(&mut self, key: &AgentKey, now: Instant) -> bool {
+        let leaves = self.slots.get(key).is_some_and(|slot| !slot.leaving.is_empty());
+        leaves || self.incumbent(key, now).is_some() || self.tunnels_left() > 0
+    }
+
+    fn tunnels_left(&self) -> usize {
+        self.limits.tunnels.saturating_sub(self.counts.connected + self.counts.grace)
+    }
+
     /// Judges the HELLO of a link, in the order that the protocol asks for, and if it names a session that may go on,
     /// binds the link to it by `bind`: all in this one step, which expiry is part of.
     pub(in crate::connman) fn resume<L>(
@@ -120,7 +130,7 @@ impl<T: Clone> Registry<T> {
         {
             return Err((Conflict::Changed, tunnel));
         }
-        if incumbent.is_none() && self.counts.connected + self.counts.grace >= self.limits.tunnels {
+        if incumbent.is_none() && self.tunnels_left() == 0 {
             return Err((Conflict::Overloaded, tunnel));
         }
         if !session.is_new() {

@@ -121,7 +121,7 @@ fn a_key_that_is_missing_or_twice_or_not_16_bytes_is_400() {
     ];
     for keys in keys {
         let (status, reason, _) = refused(set("sec-websocket-key", keys));
-        assert_eq!((status, reason), (400, "key"), "{keys:?}");
+        assert_eq!((status, reason), (400, "websocket_key"), "{keys:?}");
     }
 }
 
@@ -188,7 +188,7 @@ fn of_several_faults_the_order_decides() {
         reasons.push(judge(faults.clone()).unwrap_err().reason);
         cure(&mut faults);
     }
-    assert_eq!(reasons, ["method", "no_upgrade", "version", "key", "body", "subprotocol"]);
+    assert_eq!(reasons, ["method", "no_upgrade", "version", "websocket_key", "body", "subprotocol"]);
     assert!(judge(faults).is_ok());
 }
 
