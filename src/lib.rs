@@ -91,7 +91,7 @@
 //! 3  error                       the one public error
 //! 2  link                        one WebSocket, and nothing about tunnels
 //! 1  proto                       the mux machine: bytes and time in, bytes and deadlines out
-//! 0  frame  key  metrics         values
+//! 0  frame  key  metrics  spans  values
 //! ```
 //!
 //! # Features
@@ -139,6 +139,8 @@ pub mod proto;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(any(feature = "server", feature = "agent"))]
+mod spans;
 #[cfg(any(feature = "server", feature = "agent"))]
 #[cfg_attr(
     not(all(feature = "server", feature = "agent")),

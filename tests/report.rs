@@ -55,6 +55,6 @@ async fn failed_upgrade_is_reported() {
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let reports: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
     let [report] = reports[..] else { panic!("one line: {log}") };
-    assert!(report.contains("with_upgrades()") && report.contains(r"revdial.tunnel{key=a epoch="), "{report}");
+    assert!(report.contains("with_upgrades()") && report.contains(r"revdial.link{key=a epoch="), "{report}");
     assert!(!log.contains("t0ken"), "{log}");
 }

@@ -21,6 +21,7 @@ use crate::{
     link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
     proto::SessionConfig,
+    spans,
 };
 
 /// When to come back after a refusal for want of room: handshakes are short.
@@ -95,7 +96,7 @@ impl<A: Authorize> Gate<A> {
         }
         let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
-        let span = tracing::info_span!("revdial.tunnel", key = %grant.key(), %epoch);
+        let span = spans::link(grant.key(), epoch);
         span.follows_from(tracing::Span::current());
         let arrival = Arrival {
             upgrade,
