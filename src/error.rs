@@ -36,9 +36,6 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// The inner error of an [`io::Error`], which passes its own inner error over when it is asked for its source.
-struct Carried(Error);
-
 /// What went wrong. The set is closed by the crate's documentation, and may still grow.
 ///
 /// `Display` of the [`Error`] is the text, and [`as_str`](Self::as_str) the kind in lower case. A retry is safe if no
@@ -235,8 +232,8 @@ impl Error {
         self
     }
 
-    /// As std's own error, of this kind.
-    pub(crate) fn into_io(self, kind: io::ErrorKind) -> io::Error {
+    /// As an error of std's io, of this kind, whose `source` it is.
+    pub(crate) fn in_io(self, kind: io::ErrorKind) -> io::Error {
         io::Error::new(kind, Carried(self))
     }
 
@@ -308,24 +305,6 @@ impl StdError for Error {
     }
 }
 
-impl fmt::Display for Carried {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Debug for Carried {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl StdError for Carried {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.0)
-    }
-}
-
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
         Self::new(kind)
@@ -381,7 +360,7 @@ impl From<OpenError> for Error {
     }
 }
 
-/// The kind of the [`io::Error`] is the nearest that std has; the error itself is its source.
+/// The kind of the [`io::Error`] is the nearest that std has; the error itself is its [`source`](StdError::source).
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
@@ -392,7 +371,28 @@ impl From<Error> for io::Error {
             ErrorKind::NoConnection => io::ErrorKind::NotConnected,
             _ => io::ErrorKind::Other,
         };
-        error.into_io(kind)
+        error.in_io(kind)
+    }
+}
+
+/// An error within one of std's io, which gives as its source that of what it carries, and never what it carries.
+struct Carried(Error);
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Carried {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
     }
 }
 

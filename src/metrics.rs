@@ -206,7 +206,7 @@ pub(crate) fn record_stream_opened() {
 /// A stream is gone, and so it ended.
 pub(crate) fn record_stream_closed(end: StreamEnd) {
     gauge!(STREAMS_OPEN).decrement(1.0);
-    counter!(STREAMS, "end" => end.as_str()).increment(1);
+    counter!(STREAMS, "outcome" => end.as_str()).increment(1);
     if let StreamEnd::Failed(kind) = end {
         counter!(STREAMS_ERRORS, "kind" => kind.as_str()).increment(1);
     }

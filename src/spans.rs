@@ -67,7 +67,7 @@ impl Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        debug!(parent: &self.span, end = self.end.as_str(), "stream ended");
+        debug!(parent: &self.span, outcome = self.end.as_str(), "stream ended");
         metrics::record_stream_closed(self.end);
     }
 }

@@ -45,7 +45,7 @@ const KINDS: &[(K, &str, Blame, bool, u16)] = &[
 ];
 
 #[tokio::test]
-async fn e1_to_e9_each_kind_has_its_text_its_blame_its_retry_safety_and_its_status() {
+async fn e1_to_e10_each_kind_has_its_text_its_blame_its_retry_safety_and_its_status() {
     let labels: Vec<_> = KINDS.iter().map(|(kind, ..)| kind.as_str()).collect();
     assert_eq!(labels.len(), listed::kinds().len(), "all kinds stand here: {:?}", listed::kinds());
     let proxy: Proxy<Empty<Bytes>> = Proxy::new(ConnectionManager::new());

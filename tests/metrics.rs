@@ -67,7 +67,7 @@ fn constants() -> BTreeMap<&'static str, &'static str> {
 }
 
 #[test]
-fn the_code_has_the_metrics_of_the_guide_and_all_that_were_promised() {
+fn t1_the_code_has_the_metrics_of_the_guide_and_all_that_were_promised() {
     let listed: BTreeSet<_> = listed::rows().iter().map(|row| row.name).collect();
     let coded: BTreeSet<_> = constants().into_values().collect();
     assert!(listed.len() > 30, "the table is read: {listed:?}");
@@ -115,7 +115,7 @@ impl Recorder for Described {
 }
 
 #[test]
-fn either_side_describes_each_metric_with_its_kind_and_unit() {
+fn t1_either_side_describes_each_metric_with_its_kind_and_unit() {
     let server = || drop(ConnectionManager::new());
     let agent = || drop(Agent::builder("http://gateway", "a").token("token").build().unwrap());
     for side in [&server as &dyn Fn(), &agent] {
@@ -134,7 +134,7 @@ fn either_side_describes_each_metric_with_its_kind_and_unit() {
 }
 
 #[test]
-fn labels_are_those_of_the_guide_and_their_values_are_written_in_the_code() {
+fn t1_labels_are_those_of_the_guide_and_their_values_are_written_in_the_code() {
     let constants = constants();
     let rows = listed::rows();
     let label_of = |name: &str| rows.iter().find(|row| row.name == name).expect("listed").label.as_ref();

@@ -36,7 +36,7 @@ impl Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_upgrade_is_reported() {
+async fn o3_a_failed_upgrade_is_reported() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);

@@ -190,7 +190,7 @@ async fn scripted(net: &Net, connman: &ConnectionManager, output: &mut Output) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_output_shows_a_secret_at_any_level_in_all_of_a_life() {
+async fn t3_no_output_shows_a_secret_at_any_level_in_all_of_a_life() {
     let mut output = Output::of_the_log();
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();

@@ -10,7 +10,14 @@ mod raw;
 #[path = "support/told.rs"]
 mod told;
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::header;
 use net::{Net, TOKEN};
@@ -27,7 +34,7 @@ use tokio::{
 };
 use told::Told;
 use tracing::Level;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::{filter::LevelFilter, util::SubscriberInitExt};
 
 /// What nothing takes that is not stuck: virtual time.
 const LONG: Duration = Duration::from_secs(120);
@@ -46,7 +53,7 @@ async fn say(from: &mut TunnelStream, to: &mut TunnelStream) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_healthy_run_prints_at_info_one_line_when_a_tunnel_comes_and_one_when_it_goes() {
+async fn t2_a_healthy_run_prints_at_info_one_line_when_a_tunnel_comes_and_one_when_it_goes() {
     let told = Told::down_to(LevelFilter::INFO);
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
@@ -75,7 +82,7 @@ async fn a_healthy_run_prints_at_info_one_line_when_a_tunnel_comes_and_one_when_
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_sessions_and_streams_have_spans_with_the_stated_fields() {
+async fn t2_links_sessions_and_streams_have_spans_with_the_stated_fields() {
     let told = Told::down_to(LevelFilter::TRACE);
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
@@ -111,11 +118,58 @@ async fn links_sessions_and_streams_have_spans_with_the_stated_fields() {
     drop(there);
     let lines = told.lines();
     let mut ends: Vec<_> = lines.iter().filter(|line| line.text == "stream ended").collect();
-    ends.sort_by_key(|line| &line.fields["end"]);
-    assert_eq!(ends.iter().map(|line| line.fields["end"].as_str()).collect::<Vec<_>>(), ["\"cancelled\"", "\"ok\""]);
+    ends.sort_by_key(|line| &line.fields["outcome"]);
+    assert_eq!(
+        ends.iter().map(|line| line.fields["outcome"].as_str()).collect::<Vec<_>>(),
+        ["\"cancelled\"", "\"ok\""]
+    );
     assert!(ends.iter().all(|line| (line.span, line.level) == (Some("revdial.stream"), Level::DEBUG)), "{ends:?}");
     assert!(told.spans("revdial.stream").iter().all(|span| !span.is_open));
     run.abort();
+}
+
+/// A log that has come to a stand: whoever writes to it does not go on.
+struct Blocked(Arc<AtomicBool>);
+
+impl Write for Blocked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        assert!(!self.0.load(Ordering::SeqCst), "waits for the log: {}", String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b88_a_log_that_has_come_to_a_stand_holds_up_no_stream() {
+    let blocked = Arc::new(AtomicBool::new(false));
+    let writer = Arc::clone(&blocked);
+    let subscriber = tracing_subscriber::fmt().with_writer(move || Blocked(Arc::clone(&writer)));
+    let _here = subscriber.with_max_level(LevelFilter::INFO).set_default();
+    let connman = ConnectionManager::new();
+    let agent = Net::to(&connman).agent();
+    let mut status = agent.status();
+    let (listener, run) = agent.listen();
+    let mut listener = listener.targets(["vnc".parse().unwrap()]);
+    let run = tokio::spawn(run);
+    status.wait_for(AgentStatus::is_connected).await.unwrap();
+    blocked.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        let (mut here, mut there) = stream(&connman, &mut listener).await;
+        let bytes = vec![7; 4 << 20];
+        let writing = async { AsyncWriteExt::write_all(&mut here, &bytes).await };
+        let mut arrived = vec![0; bytes.len()];
+        let (written, read) = tokio::join!(writing, there.read_exact(&mut arrived));
+        written.unwrap();
+        read.unwrap();
+        there.reset();
+        assert!(here.read_u8().await.is_err());
+    }
+    sleep(LONG).await;
+    assert!(!run.is_finished());
+    blocked.store(false, Ordering::SeqCst);
 }
 
 /// A connected agent `a` under a script.
@@ -125,7 +179,7 @@ async fn scripted(net: &Net) -> RawAgent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_rule_is_a_warning_in_the_span_of_its_link() {
+async fn t2_a_broken_rule_is_a_warning_in_the_span_of_its_link() {
     let told = Told::down_to(LevelFilter::INFO);
     let connman = ConnectionManager::new();
     let mut agent = scripted(&Net::to(&connman)).await;
@@ -141,7 +195,7 @@ async fn a_broken_rule_is_a_warning_in_the_span_of_its_link() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_or_an_agent_says_is_escaped_and_cut_in_every_line() {
+async fn t2_what_a_server_or_an_agent_says_is_escaped_and_cut_in_every_line() {
     let told = Told::down_to(LevelFilter::TRACE);
     let evil = format!("\u{1b}[31m\r\nERROR fake{}", "x".repeat(240));
     // An agent's words: of a refusal and of the end.

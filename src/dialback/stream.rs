@@ -119,7 +119,7 @@ impl DialbackStream {
                     let why = "the end of a dial-back stream cannot be told from a loss";
                     self.failed = Some(ErrorKind::SessionLost);
                     let error = Error::with_source(ErrorKind::SessionLost, why);
-                    return Poll::Ready(Err(error.into_io(io::ErrorKind::UnexpectedEof)));
+                    return Poll::Ready(Err(error.in_io(io::ErrorKind::UnexpectedEof)));
                 }
                 Poll::Ready(Ok(()))
             }

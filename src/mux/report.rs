@@ -50,7 +50,9 @@ const RECORDED: [fn(u64); 6] = [
 
 impl News {
     pub(super) fn new(before: &SessionStats, now: &SessionStats) -> Self {
-        let any = rare(now) != rare(before) || now.rtt != before.rtt;
+        // They only rise.
+        let sum = |stats| rare(stats).into_iter().fold(0, u64::wrapping_add);
+        let any = sum(now) != sum(before) || now.rtt != before.rtt;
         Self {
             sent: now.sent_bytes.saturating_sub(before.sent_bytes),
             received: now.received_bytes.saturating_sub(before.received_bytes),

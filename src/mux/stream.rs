@@ -237,7 +237,7 @@ impl State {
 
 fn io_error(error: StreamError) -> io::Error {
     match error {
-        StreamError::Stopped(_) | StreamError::Finished => Error::from(error).into_io(io::ErrorKind::BrokenPipe),
+        StreamError::Stopped(_) | StreamError::Finished => Error::from(error).in_io(io::ErrorKind::BrokenPipe),
         error => Error::from(error).into(),
     }
 }

@@ -9,11 +9,15 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use revdial::{
+    ErrorKind,
     agent::AgentStatus,
     frame::{Bounds, CloseCode, Frame, Metadata, ResetCode, SessionId, Welcome, decode},
     proto::SessionConfig,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
@@ -133,6 +137,22 @@ impl Link {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn b20_whatever_else_answers_in_the_place_of_a_server_is_named_and_not_followed() {
+    for status in [200, 301, 302, 404] {
+        let counted = Counted::new();
+        let net = Net::answering(status, &[("location", "http://elsewhere/")]);
+        let mut agent = Running::new(net.agent());
+        let told = agent.status.wait_for(|status| matches!(status, AgentStatus::Waiting { .. })).await.unwrap().clone();
+        let AgentStatus::Waiting { cause, text, .. } = told else { unreachable!() };
+        assert_eq!(cause, ErrorKind::Handshake);
+        assert!(text.contains(&status.to_string()) && !text.contains("html"), "{text}");
+        assert!(counted.sum("revdial_agent_connect_failures_total{handshake}") > 0);
+        sleep(LONG).await;
+        assert!(net.uris().iter().all(|uri| uri.host() == Some("gateway")), "{:?}", net.uris());
+    }
+}
+
 /// An OPEN for a target of its own.
 fn open(number: u32) -> Frame {
     let target = format!("t{number}").parse().unwrap();
@@ -153,7 +173,7 @@ async fn ends(messages: &[Vec<Frame>], code: CloseCode) {
     drop(link);
     let told = agent.status.wait_for(|status| matches!(status, AgentStatus::Waiting { .. })).await.unwrap().clone();
     let AgentStatus::Waiting { cause, .. } = told else { unreachable!() };
-    assert_eq!(cause, revdial::ErrorKind::Protocol);
+    assert_eq!(cause, ErrorKind::Protocol);
     servers.link().await;
     agent.connected().await;
 }

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(30);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 #[tokio::test(start_paused = true)]
-async fn b63_at_the_end_of_the_grace_every_stream_fails_and_none_ends_cleanly() {
+async fn c4_b63_at_the_end_of_the_grace_every_stream_fails_and_none_ends_cleanly() {
     let world = World::new();
     let mut agent = world.agent().await;
     let (mut idle, mut idle_there) = world.pair(&mut agent).await;
@@ -234,7 +234,7 @@ async fn b69_b89_a_clock_that_jumps_for_both_is_a_pause_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b64_a_dial_in_the_grace_has_its_own_deadline_and_its_place_in_the_order() {
+async fn c1_c2_b64_a_dial_in_the_grace_has_its_own_deadline_and_its_place_in_the_order() {
     let world = World::new();
     let mut agent = world.agent().await;
     let before = world.baseline().await;
