@@ -23,6 +23,7 @@
 //! | be reached, by serving streams in process | [`Agent::listen`](agent::Agent::listen) |
 //! | bring one's own I/O, or write a tool | [`frame`] and [`proto`]; for the dial-back protocol [`dialback`] |
 //! | fit it into an app, a network, a threat model, a machine | the guides: [`guide::composing`], [`guide::middleboxes`], [`guide::security`], [`guide::tuning`] |
+//! | see what goes on, by metrics, spans and logs | [`guide::observability`] |
 //! | move over from Go RevDial | [`guide::migration`] |
 //!
 //! # The whole way
