@@ -11,7 +11,10 @@ use crate::{
 ///
 /// [`kind`](Self::kind) is what to match on. `Display` tells this level only; causes are in
 /// [`source`](StdError::source), and their types are not promised. Texts that came from a peer are for logs: they
-/// are in no `Display` of this type.
+/// are in no `Display` of this type, and in `Debug` they are escaped.
+///
+/// The [`io::Error`] of a stream leads here by its `source()`, and so do the errors of hyper and its clients that have one
+/// for a cause; [`find`](Self::find) walks that way.
 ///
 /// ```
 /// use revdial::{Error, ErrorKind};
@@ -22,6 +25,7 @@ use crate::{
 ///
 /// // It is found again below other errors, as hyper's clients and std's io wrap it.
 /// let io = std::io::Error::from(error);
+/// assert_eq!(io.to_string(), "no connection");
 /// assert_eq!(Error::find(&io).unwrap().kind(), ErrorKind::NoConnection);
 /// assert!(std::error::Error::source(&io).unwrap().is::<Error>());
 /// ```
@@ -29,12 +33,42 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
-    /// It came about before anything was sent, whatever its kind says of others.
-    unsent: bool,
+    retry_safe: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 /// What went wrong. The set is closed by the crate's documentation, and may still grow.
+///
+/// `Display` of the [`Error`] is the text, and [`as_str`](Self::as_str) the kind in lower case. A retry is safe if no
+/// byte can have reached the target; an error that came about before anything was sent is safe whatever its kind, and
+/// a `DialTimeout` of a stream with early data is not. The status is what the proxy answers; a 503 comes with
+/// `Retry-After`.
+///
+/// | kind | text | to blame | safe | status |
+/// | --- | --- | --- | --- | --- |
+/// | `NoConnection` | no connection | Agent | yes | 503 |
+/// | `ReconnectTimeout` | reconnect timeout | Agent | yes | 503 |
+/// | `TooManyPendingDials` | max pending dials exceeded | Server | yes | 503 |
+/// | `DialTimeout` | dial timeout | Caller | yes | 504 |
+/// | `TargetUnknown` | the agent has no such target | Agent | yes | 502 |
+/// | `TargetDenied` | the agent does not allow the target | Agent | yes | 502 |
+/// | `TargetRefused` | connection refused | Target | yes | 502 |
+/// | `TargetTimeout` | the target did not answer | Target | yes | 504 |
+/// | `SessionLost` | the session was lost | Agent | no | 502 |
+/// | `Replaced` | the agent was replaced | Agent | no | 502 |
+/// | `Protocol` | the peer broke the protocol | Agent | no | 502 |
+/// | `Overloaded` | overloaded | Server | yes | 503 |
+/// | `Shutdown` | shutting down | Server | no | 503 |
+/// | `Auth` | authentication required | Agent | yes | 502 |
+/// | `Forbidden` | key not permitted | Agent | yes | 502 |
+/// | `KeyInUse` | key in use | Agent | yes | 502 |
+/// | `Version` | no common protocol version | Agent | yes | 502 |
+/// | `Handshake` | the handshake failed | Server | yes | 502 |
+/// | `Tls` | TLS failed | Server | yes | 502 |
+/// | `PeerReset` | the peer reset the stream | Target | no | 502 |
+/// | `Cancelled` | cancelled | Caller | no | 400 |
+/// | `InvalidInput` | invalid input | Caller | yes | 400 |
+/// | `Internal` | internal error | Internal | no | 500 |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -133,6 +167,18 @@ impl ErrorKind {
         }
     }
 
+    /// Whether no byte can have reached the target, as far as the kind tells.
+    const fn is_retry_safe(self) -> bool {
+        match self {
+            Self::NoConnection | Self::ReconnectTimeout | Self::TooManyPendingDials | Self::DialTimeout => true,
+            Self::TargetUnknown | Self::TargetDenied | Self::TargetRefused | Self::TargetTimeout => true,
+            Self::Auth | Self::Forbidden | Self::KeyInUse | Self::Version | Self::Handshake | Self::Tls => true,
+            Self::Overloaded | Self::InvalidInput => true,
+            Self::SessionLost | Self::Replaced | Self::Protocol | Self::Shutdown => false,
+            Self::PeerReset | Self::Cancelled | Self::Internal => false,
+        }
+    }
+
     /// What operators read: the texts that they know stay recognisable.
     const fn text(self) -> &'static str {
         match self {
@@ -167,18 +213,23 @@ impl Error {
     /// An error of this kind, without a cause.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, unsent: false, source: None }))
+        Self(Box::new(Inner { kind, retry_safe: kind.is_retry_safe(), source: None }))
     }
 
     /// An error of this kind with a cause.
     #[must_use]
     pub fn with_source(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Box::new(Inner { kind, unsent: false, source: Some(source.into()) }))
+        Self(Box::new(Inner { source: Some(source.into()), ..*Self::new(kind).0 }))
     }
 
     /// The same, of something that failed before anything was sent.
-    pub(crate) fn unsent(mut self) -> Self {
-        self.0.unsent = true;
+    pub(crate) fn unsent(self) -> Self {
+        self.retry_safe(true)
+    }
+
+    /// The same, of something of which more is known than its kind tells.
+    pub(crate) fn retry_safe(mut self, safe: bool) -> Self {
+        self.0.retry_safe = safe;
         self
     }
 
@@ -212,17 +263,7 @@ impl Error {
     /// Whether no byte can have reached the target, so that the same request may be sent again.
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
-        use ErrorKind as K;
-        if self.0.unsent {
-            return true;
-        }
-        match self.0.kind {
-            K::NoConnection | K::ReconnectTimeout | K::TooManyPendingDials | K::DialTimeout | K::Overloaded => true,
-            K::TargetUnknown | K::TargetDenied | K::TargetRefused | K::TargetTimeout => true,
-            K::Auth | K::Forbidden | K::KeyInUse | K::Version | K::Handshake | K::Tls | K::InvalidInput => true,
-            K::SessionLost | K::Replaced | K::Protocol | K::Shutdown => false,
-            K::PeerReset | K::Cancelled | K::Internal => false,
-        }
+        self.0.retry_safe
     }
 
     /// Finds an error of this crate in a chain of causes, also where an [`io::Error`] hides it from `source()`.
@@ -300,7 +341,8 @@ impl From<StreamError> for Error {
                 _ => ErrorKind::PeerReset,
             },
             StreamError::Stopped(_) => ErrorKind::PeerReset,
-            StreamError::Unanswered => ErrorKind::DialTimeout,
+            // What was written early may be on its way to the target.
+            StreamError::Unanswered => return Self::with_source(ErrorKind::DialTimeout, error).retry_safe(false),
             StreamError::Finished => ErrorKind::InvalidInput,
         };
         Self::with_source(kind, error)

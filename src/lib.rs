@@ -24,6 +24,7 @@
 //! | be reached, by serving streams in process | [`Agent::listen`](agent::Agent::listen) |
 //! | bring one's own I/O, or write a tool | [`frame`] and [`proto`]; for the dial-back protocol [`dialback`] |
 //! | fit it into an app, a network, a threat model, a machine | the guides: [`guide::composing`], [`guide::middleboxes`], [`guide::security`], [`guide::tuning`] |
+//! | see what goes on, by metrics, spans and logs | [`guide::observability`] |
 //! | move over from Go RevDial | [`guide::migration`] |
 //!
 //! # The whole way
@@ -92,7 +93,7 @@
 //! 3  error                       the one public error
 //! 2  link                        one WebSocket, and nothing about tunnels
 //! 1  proto                       the mux machine: bytes and time in, bytes and deadlines out
-//! 0  frame  key  metrics         values
+//! 0  frame  key  metrics  spans  values
 //! ```
 //!
 //! # Features
@@ -140,6 +141,8 @@ pub mod proto;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(any(feature = "server", feature = "agent"))]
+mod spans;
 #[cfg(any(feature = "server", feature = "agent"))]
 #[cfg_attr(
     not(all(feature = "server", feature = "agent")),

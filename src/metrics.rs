@@ -6,17 +6,41 @@
 
 use std::{
     fmt,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use ::metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-#[cfg(feature = "server")]
-use crate::error::ErrorKind;
-use crate::frame::CloseCode;
+use crate::{error::ErrorKind, frame::CloseCode};
 
 /// For how long a link uses a counter that it has looked up.
 const LOOKED_UP_FOR: Duration = Duration::from_secs(1);
+
+/// How a stream ended, seen from this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// In order, both ways.
+    Complete,
+    /// This side dropped it before the peer was at its end.
+    Cancelled,
+    /// This side reset it.
+    Reset,
+    /// By an error.
+    Failed(ErrorKind),
+}
+
+impl StreamEnd {
+    /// Its label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "ok",
+            Self::Cancelled => "cancelled",
+            Self::Reset => "reset",
+            Self::Failed(kind) => kind.as_str(),
+        }
+    }
+}
 
 /// Which way bytes of streams went, seen from this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +60,17 @@ const DIALS_WAITED: &str = "revdial_pending_dials_total";
 const DIAL_DURATION: &str = "revdial_dial_duration_seconds";
 const DIAL_FAILURES: &str = "revdial_dial_failures_total";
 const STREAMS_OPEN: &str = "revdial_streams_open";
+const STREAMS: &str = "revdial_streams_total";
+const STREAMS_ERRORS: &str = "revdial_streams_errors_total";
+const STREAMS_REFUSED: &str = "revdial_streams_refused_total";
 const STREAM_BYTES: &str = "revdial_stream_bytes_total";
+const FLOW_BLOCKED: &str = "revdial_flow_blocked_seconds_total";
 const SESSION_RTT: &str = "revdial_session_rtt_seconds";
 const REPLAYED_BYTES: &str = "revdial_replayed_bytes_total";
 const DUPLICATE_MESSAGES: &str = "revdial_duplicate_messages_total";
 const LATE_FRAMES: &str = "revdial_late_frames_total";
+const STALE_ACKS: &str = "revdial_stale_acks_total";
+const UNKNOWN_FRAMES: &str = "revdial_unknown_frames_total";
 const PROTOCOL_ERRORS: &str = "revdial_protocol_errors_total";
 const AUTH_FAILURES: &str = "revdial_auth_failures_total";
 const KEY_CONFLICTS: &str = "revdial_key_conflicts_total";
@@ -50,12 +80,12 @@ const CLOSE: &str = "revdial_close_total";
 const DEAD_PEER: &str = "revdial_dead_peer_total";
 const AGENT_CONNECT_FAILURES: &str = "revdial_agent_connect_failures_total";
 const CALLBACK_FAILURES: &str = "revdial_callback_failures_total";
+const FD_EXHAUSTED: &str = "revdial_fd_exhausted_total";
 const RESUMES: &str = "revdial_session_resumes_total";
 const PAUSE: &str = "revdial_session_pause_seconds";
 const BUDGET_REFUSED: &str = "revdial_budget_refused_total";
 const OVERLOAD: &str = "revdial_overload_total";
 const PICKUPS: &str = "revdial_pickup_total";
-const STREAMS: &str = "revdial_streams_total";
 const DRAIN: &str = "revdial_drain_seconds";
 const PATHS_REJECTED: &str = "revdial_path_rejected_total";
 
@@ -66,10 +96,16 @@ pub(crate) fn describe() {
         (RECONNECT_TIMEOUT, Unit::Count, "Keys whose agent did not return within the grace"),
         (DIALS_WAITED, Unit::Count, "Dials that had to wait for a tunnel"),
         (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind"),
+        (STREAMS, Unit::Count, "Streams that ended, by how"),
+        (STREAMS_ERRORS, Unit::Count, "Streams that ended by an error, by kind"),
+        (STREAMS_REFUSED, Unit::Count, "Streams refused, since as many are open or unanswered as may be"),
         (STREAM_BYTES, Unit::Bytes, "Payload bytes of streams, by direction"),
+        (FLOW_BLOCKED, Unit::Seconds, "How long writers waited for credit, or for acks of what is kept"),
         (REPLAYED_BYTES, Unit::Bytes, "Bytes sent again on a new link"),
         (DUPLICATE_MESSAGES, Unit::Count, "Messages ignored, since they had arrived already"),
         (LATE_FRAMES, Unit::Count, "Frames ignored, since their stream was forgotten already"),
+        (STALE_ACKS, Unit::Count, "Acks and credits ignored, since they were older than what was told before"),
+        (UNKNOWN_FRAMES, Unit::Count, "Frames and lines skipped, since this version does not know them"),
         (PROTOCOL_ERRORS, Unit::Count, "Rules of the protocol that peers broke, by close code"),
         (AUTH_FAILURES, Unit::Count, "Upgrades without good credentials, by reason"),
         (KEY_CONFLICTS, Unit::Count, "Agents that met another one under their key, by action"),
@@ -79,11 +115,11 @@ pub(crate) fn describe() {
         (DEAD_PEER, Unit::Count, "Links held for dead, since nothing was heard or acked"),
         (AGENT_CONNECT_FAILURES, Unit::Count, "Attempts of an agent to connect that failed, by reason"),
         (CALLBACK_FAILURES, Unit::Count, "Callbacks of the host's that panicked or hung"),
+        (FD_EXHAUSTED, Unit::Count, "Connects that failed, since the process has no file descriptor left"),
         (RESUMES, Unit::Count, "Links that named a session to go on with, by result"),
         (BUDGET_REFUSED, Unit::Count, "What was given up since memory is bounded, by what"),
         (OVERLOAD, Unit::Count, "What was refused at a limit, by limit"),
         (PICKUPS, Unit::Count, "Connections that dial-back agents brought for a dial, by result"),
-        (STREAMS, Unit::Count, "Streams that came to a bad end, by outcome"),
         (PATHS_REJECTED, Unit::Count, "Paths that a dial-back server named and its agent would not dial"),
     ];
     for (name, unit, text) in counters {
@@ -173,9 +209,31 @@ pub(crate) fn record_stream_opened() {
     gauge!(STREAMS_OPEN).increment(1.0);
 }
 
-/// A stream is gone.
-pub(crate) fn record_stream_closed() {
+/// A stream is gone, and so it ended.
+pub(crate) fn record_stream_closed(end: StreamEnd) {
     gauge!(STREAMS_OPEN).decrement(1.0);
+    counter!(STREAMS, "outcome" => end.as_str()).increment(1);
+    if let StreamEnd::Failed(kind) = end {
+        counter!(STREAMS_ERRORS, "kind" => kind.as_str()).increment(1);
+    }
+}
+
+/// Streams were refused, since there are as many as may be.
+pub(crate) fn record_streams_refused(n: u64) {
+    counter!(STREAMS_REFUSED).increment(n);
+}
+
+/// A writer waited so long for its peer.
+///
+/// Counters count whole numbers, and most waits are short: they are added up here, and told by the second.
+pub(crate) fn record_flow_blocked(waited: Duration) {
+    static MICROS: AtomicU64 = AtomicU64::new(0);
+    let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    let before = MICROS.fetch_add(micros, Ordering::Relaxed);
+    let seconds = before.wrapping_add(micros) / 1_000_000 - before / 1_000_000;
+    if seconds > 0 {
+        counter!(FLOW_BLOCKED).increment(seconds);
+    }
 }
 
 /// Payload of streams went over a link.
@@ -233,6 +291,16 @@ pub(crate) fn record_late_frames(n: u64) {
     counter!(LATE_FRAMES).increment(n);
 }
 
+/// Acks or credits were ignored that were older than what was told before.
+pub(crate) fn record_stale_acks(n: u64) {
+    counter!(STALE_ACKS).increment(n);
+}
+
+/// Frames or lines were skipped that this version does not know.
+pub(crate) fn record_unknown_frames(n: u64) {
+    counter!(UNKNOWN_FRAMES).increment(n);
+}
+
 /// Bytes were sent again on a new link.
 pub(crate) fn record_replayed_bytes(n: u64) {
     counter!(REPLAYED_BYTES).increment(n);
@@ -262,12 +330,6 @@ pub(crate) fn record_resume(result: &'static str) {
 #[cfg(feature = "server")]
 pub(crate) fn record_budget_eviction() {
     counter!(BUDGET_REFUSED, "what" => "evict").increment(1);
-}
-
-/// So many streams failed with their session, which was lost.
-#[cfg(feature = "server")]
-pub(crate) fn record_streams_lost(streams: usize) {
-    counter!(STREAMS, "outcome" => "session_lost").increment(streams as u64);
 }
 
 /// A drain is over after so long.
@@ -314,6 +376,12 @@ pub(crate) fn record_dead_peer() {
 #[cfg(feature = "agent")]
 pub(crate) fn record_agent_connect_failure(reason: &'static str) {
     counter!(AGENT_CONNECT_FAILURES, "reason" => reason).increment(1);
+}
+
+/// A connect failed, since the process has no file descriptor left.
+#[cfg(feature = "agent")]
+pub(crate) fn record_fd_exhausted() {
+    counter!(FD_EXHAUSTED).increment(1);
 }
 
 /// A callback of the host's panicked or hung.

@@ -85,7 +85,7 @@ fn a_run_can_be_spawned_and_a_listener_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_goes_through_and_the_server_sees_who_it_is() {
+async fn a6_a_stream_goes_through_and_the_server_sees_who_it_is() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let builder = Agent::builder("ws://gateway/base?x=1", "A").token(TOKEN).label("os", "linux");
@@ -113,7 +113,7 @@ async fn a_stream_goes_through_and_the_server_sees_who_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_are_refusals_or_failures_and_paced_so() {
+async fn a1_statuses_are_refusals_or_failures_and_paced_so() {
     let table = [
         (401, ErrorKind::Auth, true),
         (403, ErrorKind::Forbidden, true),
@@ -286,7 +286,7 @@ async fn a_second_agent_ends_the_first_with_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m38_the_token_is_asked_at_each_attempt() {
+async fn a2_m38_the_token_is_asked_at_each_attempt() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let asked = Arc::new(AtomicUsize::new(0));
@@ -312,7 +312,7 @@ async fn m38_the_token_is_asked_at_each_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_takes_the_targets_that_it_names_and_no_other() {
+async fn a5_a_listener_takes_the_targets_that_it_names_and_no_other() {
     let connman = ConnectionManager::new();
     let agent = Net::to(&connman).agent();
     let mut status = agent.status();
@@ -345,7 +345,7 @@ async fn a_listener_ends_with_its_agent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_lets_what_runs_finish_and_opens_nothing_new() {
+async fn a7_a_shutdown_lets_what_runs_finish_and_opens_nothing_new() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let agent = net.agent();

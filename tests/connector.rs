@@ -74,7 +74,7 @@ async fn a_client_gets_through_and_uses_its_connection_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_uri_names_the_target() {
+async fn n1_the_uri_names_the_target() {
     let connman = ConnectionManager::new();
     let mut agent = agent(&connman).await;
     let connector = RevDialConnector::new(connman);
@@ -104,7 +104,7 @@ async fn a_uri_can_mean_something_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b72_what_cannot_be_dialled_fails_at_once() {
+async fn n3_b72_what_cannot_be_dialled_fails_at_once() {
     let connector = RevDialConnector::new(ConnectionManager::new());
     for (text, kind) in [
         ("http://nobody/", ErrorKind::NoConnection),

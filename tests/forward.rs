@@ -220,7 +220,7 @@ async fn a_reset_reaches_a_service_that_neither_reads_nor_writes() {
 }
 
 #[tokio::test]
-async fn b76_a_reset_by_the_service_is_never_an_end() {
+async fn a4_b76_a_reset_by_the_service_is_never_an_end() {
     let (_world, mut stream, mut local) = joined().await;
     local.write_all(b"half").await.unwrap();
     hear(&mut stream, b"half").await;
@@ -272,7 +272,7 @@ async fn an_answer_cut_off_by_a_late_question_is_never_whole() {
 }
 
 #[tokio::test]
-async fn b79_a_cancelled_caller_reaches_a_silent_service() {
+async fn a3_b79_a_cancelled_caller_reaches_a_silent_service() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("silent.sock");
     let service = UnixListener::bind(&path).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 /// Folders and files of `src`, by floor. A folder may name itself and what stands on a lower floor.
 const FLOORS: &[&[&str]] = &[
-    &["frame", "key", "metrics"],
+    &["frame", "key", "metrics", "spans"],
     &["proto"],
     &["link"],
     &["error"],
@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// What stands beside others on its floor and may still be named there: the codec speaks of names.
-const SIDEWAYS: &[(&str, &str)] = &[("frame", "key"), ("metrics", "frame")];
+const SIDEWAYS: &[(&str, &str)] = &[("frame", "key"), ("metrics", "frame"), ("spans", "key"), ("spans", "metrics")];
 
 /// Metrics are labelled by the kinds of errors and by close codes; a label is a name, not a dependency of the logic.
 const UPWARD: &[(&str, &str)] = &[("metrics", "error")];

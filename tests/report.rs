@@ -36,7 +36,7 @@ impl Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_upgrade_is_reported() {
+async fn o3_a_failed_upgrade_is_reported() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
@@ -59,7 +59,7 @@ async fn failed_upgrade_is_reported() {
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let reports: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
     let [report] = reports[..] else { panic!("one line: {log}") };
-    assert!(report.contains("with_upgrades()") && report.contains(r"revdial.tunnel{key=a epoch="), "{report}");
+    assert!(report.contains("with_upgrades()") && report.contains(r"revdial.link{key=a epoch="), "{report}");
     let refusals: Vec<_> = log.lines().filter(|line| line.contains("tunnel refused")).collect();
     let [refusal] = refusals[..] else { panic!("one line: {log}") };
     for told in ["revdial.handshake{key=a peer=192.0.2.7:4000}", "status=401", "wrong credentials"] {

@@ -1,6 +1,11 @@
 //! One attempt to attach, from the token to WELCOME: one at a time, for all sessions of an agent.
 
-use std::{fmt, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    fmt,
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Uri};
@@ -20,6 +25,7 @@ use crate::{
     metrics,
     mux::establish,
     proto::{Attempts, SessionConfig, Welcomed},
+    spans::SessionSpan,
 };
 
 /// How long the token, the connect and the upgrade may take together, of a link and of a pick-up.
@@ -35,6 +41,8 @@ pub(crate) struct Server {
     /// link for stale that speaks up only after a newer one of its agent has.
     attempt: Mutex<()>,
     connector: Mutex<Box<dyn Connect>>,
+    /// How many sessions there were.
+    sessions: AtomicU64,
 }
 
 /// What an attempt came to.
@@ -60,12 +68,18 @@ pub(crate) struct Welcoming {
 impl Server {
     /// The server that these settings name.
     pub(crate) fn new(config: Config, connector: Box<dyn Connect>) -> Self {
-        Self { config, attempt: Mutex::new(()), connector: Mutex::new(connector) }
+        Self { config, attempt: Mutex::new(()), connector: Mutex::new(connector), sessions: AtomicU64::new(0) }
     }
 
     /// The agent's key.
     pub(crate) fn key(&self) -> &AgentKey {
         &self.config.key
+    }
+
+    /// The span of the next session.
+    pub(crate) fn session_span(&self) -> SessionSpan {
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        SessionSpan::new(self.key().clone(), number)
     }
 
     /// The bounds of the agent's sessions.

@@ -97,7 +97,7 @@ pub(super) async fn run(
     let stopped = async { drop(stopped.await) };
     let (end, progress) = dialback::listen(&mut link, stopped, |asked| bring(asked, &teller, &sink)).await;
     let past = Past { progress, stood: since.elapsed() };
-    info!(key = %teller.server.key(), end = ?end.end, stood = ?past.stood, "the link ended");
+    debug!(key = %teller.server.key(), end = ?end.end, stood = ?past.stood, "the link ended");
     link.close(end, "").await;
     let setback = Setback::by_end(end.end, None);
     if setback.retry == Retry::Never {

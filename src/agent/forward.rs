@@ -11,6 +11,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    exhausted::is_exhausted,
     relay::{Local, Relay},
     targets::{Address, Targets},
 };
@@ -57,6 +58,7 @@ pub(super) async fn reach(target: &TargetName, targets: &Targets) -> Result<Sock
     };
     match timeout(CONNECT_WITHIN, Socket::connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) if is_exhausted(&error) => Err((ResetCode::TOO_MANY_STREAMS, "no file descriptor left")),
         Ok(Err(error)) => {
             debug!(%target, %address, %error, "refused a stream: the service cannot be reached");
             Err((code(&error), ""))

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use tracing::{Instrument, info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 
 use super::{
     attempt::{Attached, Server, Welcoming},
@@ -33,6 +33,7 @@ use crate::{
     link::{LinkEnd, MessageLink},
     mux::{BindError, Driver, MuxTunnel, PeerDrain, establish},
     proto::{Attempts, Role, Session, SessionEnd, Welcomed},
+    spans,
 };
 
 /// How much longer than the server, which has its own clock of the loss and announces only the longest time, an agent
@@ -104,7 +105,7 @@ impl Up {
         } else {
             (session, max_hold.saturating_add(config.dead_after).saturating_add(HOLD_MARGIN))
         };
-        let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0)));
+        let tunnel = Ending(MuxTunnel::new(session, Epoch::new(0), server.session_span()));
         let driver = bind(&tunnel.0, Epoch::new(0), link, has).await?;
         Ok(Self::Native { driver, tunnel, attempts, hold })
     }
@@ -120,7 +121,8 @@ impl Life {
                 (driver, Links { tunnel, attempts, hold, epoch: 0, hello, pace, teller, moved_on })
             }
             Up::Dialback(link) => {
-                let links = dialback::run(link, pace, teller, sink.clone(), stopped);
+                let span = spans::link(teller.server.key(), Epoch::new(0));
+                let links = dialback::run(link, pace, teller, sink.clone(), stopped).instrument(span);
                 return Self { tunnel: None, links: Box::pin(links), pump: None, stop: Some(stop), moved };
             }
         };
@@ -211,12 +213,16 @@ impl Links {
         loop {
             let since = Instant::now();
             self.tell(AgentStatus::Connected { since });
+            if self.epoch > 0 {
+                info!(key = %self.hello_key(), "connected again, and the session goes on");
+            }
             let end;
-            (end, driver) = until_unbound(driver).await;
+            let span = spans::link(self.hello_key(), Epoch::new(self.epoch));
+            (end, driver) = until_unbound(driver, span).await;
             let tunnel = &self.tunnel.0;
             let past = Past { progress: tunnel.progress(), stood: since.elapsed() };
             let ended = tunnel.ended();
-            info!(key = %self.hello_key(), ?end, ?ended, stood = ?past.stood, "the link ended");
+            debug!(key = %self.hello_key(), ?end, ?ended, stood = ?past.stood, "the link ended");
             let setback = match tunnel.peer_drain() {
                 // Said before, and true however the session ends.
                 Some(drain) if drain.code == CloseCode::REPLACED => Setback::by_code(CloseCode::REPLACED, ""),
@@ -322,13 +328,13 @@ impl Teller {
 
 /// Drives the link until it is not the bound one any more, in a task of its own, which ends with this future: each
 /// message that comes wakes it, and nothing else of the agent.
-async fn until_unbound(mut driver: Driver) -> (LinkEnd, Driver) {
+async fn until_unbound(mut driver: Driver, span: Span) -> (LinkEnd, Driver) {
     let mut task = JoinSet::new();
     let driving = async move {
         let end = poll_fn(|cx| driver.poll_unbound(cx)).await;
         (end, driver)
     };
-    task.spawn(driving.in_current_span());
+    task.spawn(driving.instrument(span));
     match task.join_next().await {
         Some(Ok(unbound)) => unbound,
         Some(Err(failed)) if failed.is_panic() => panic::resume_unwind(failed.into_panic()),

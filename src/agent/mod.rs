@@ -84,6 +84,7 @@ mod config;
 mod connect;
 mod dialback;
 mod endpoint;
+mod exhausted;
 mod forward;
 mod life;
 mod listener;

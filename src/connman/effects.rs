@@ -129,7 +129,12 @@ impl<T: Handle> Inner<T> {
     }
 
     pub(super) fn tell(&self, event: &TunnelEvent) {
-        tracing::info!(key = %event.key(), epoch = %event.epoch(), "tunnel {}", event.name());
+        let (key, epoch, name) = (event.key(), event.epoch(), event.name());
+        match event {
+            // Its end is told.
+            TunnelEvent::Draining { .. } => tracing::debug!(%key, %epoch, "tunnel {name}"),
+            _ => tracing::info!(%key, %epoch, "tunnel {name}"),
+        }
         self.events.tell(event);
         for observer in &self.settings.observers {
             guarded((), || observer.on_event(event));

@@ -6,7 +6,6 @@ use crate::{
     error::Error,
     frame::{CloseCode, Metadata},
     key::{Epoch, TargetName},
-    metrics,
     mux::{BindError, Bound, Deferred},
     proto::{SessionEnd, SessionStats},
     tunnel::{Opening, Tunnel, TunnelStream},
@@ -94,13 +93,6 @@ impl Handle for Tunnel {
     }
 
     fn end(&self, end: SessionEnd) {
-        // Streams of the dial-back protocol go on without it.
-        if let (Self::Mux(mux), SessionEnd::Lost, None) = (self, &end, self.ended()) {
-            let streams = mux.stats().streams;
-            if streams > 0 {
-                metrics::record_streams_lost(streams);
-            }
-        }
         Self::end(self, end);
     }
 

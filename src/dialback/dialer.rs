@@ -23,10 +23,11 @@ use super::{
 use crate::{
     error::{Error, ErrorKind},
     frame::CloseCode,
-    key::{AgentKey, TargetName},
+    key::{AgentKey, Epoch, TargetName},
     link::{ByteLink, LinkEnd},
     metrics::{self, Direction},
     proto::{SessionEnd, SessionStats},
+    spans::SessionSpan,
 };
 
 /// Dials of one agent that may wait for their pick-ups: as many as opens of the native protocol.
@@ -112,6 +113,7 @@ struct Shared {
     key: AgentKey,
     principal: String,
     ties: Arc<Ties>,
+    span: SessionSpan,
     state: Mutex<State>,
 }
 
@@ -165,7 +167,7 @@ impl Dialers {
 
 impl DialbackTunnel {
     /// The tunnel of an agent whose control link is about to be driven.
-    pub(crate) fn new(dialers: &Arc<Dialers>, key: AgentKey, principal: String) -> Self {
+    pub(crate) fn new(dialers: &Arc<Dialers>, key: AgentKey, principal: String, epoch: Epoch) -> Self {
         let id = Id::new(rand::random());
         let state = State {
             pending: Pending::new(MAX_PENDING),
@@ -177,10 +179,10 @@ impl DialbackTunnel {
             closing: None,
             driver: None,
         };
-        let ties = Arc::default();
-        let shared =
-            Arc::new(Shared { dialers: Arc::clone(dialers), id, key, principal, ties, state: Mutex::new(state) });
-        dialers.lock().tunnels.insert(id, Arc::downgrade(&shared));
+        let span = SessionSpan::new(key.clone(), epoch.number());
+        let (dialers, ties, state) = (Arc::clone(dialers), Arc::default(), Mutex::new(state));
+        let shared = Arc::new(Shared { dialers, id, key, principal, ties, span, state });
+        shared.dialers.lock().tunnels.insert(id, Arc::downgrade(&shared));
         Self(shared)
     }
 
@@ -302,6 +304,7 @@ impl DialbackTunnel {
     /// # Cancel safety
     /// Dropping it is the loss of the control link.
     pub(crate) async fn drive(&self, link: &mut ControlLink) -> ControlEnd {
+        self.0.span.get();
         let mut driver = Driver { shared: &self.0, link, keep_alive: Instant::now(), end: LinkEnd::Aborted };
         poll_fn(|cx| driver.poll(cx)).await
     }
@@ -407,7 +410,9 @@ impl Driver<'_> {
         while let Poll::Ready(received) = self.link.poll_received(cx) {
             match received? {
                 Received::Line(Line::PickupFailed { path, error }) => self.on_pickup_failed(&path, &error),
-                // Servers are sent nothing else; what is unknown is for later versions.
+                // For later versions.
+                Received::Line(Line::Unknown) => metrics::record_unknown_frames(1),
+                // Servers are sent nothing else.
                 Received::Line(_) => {}
                 Received::Pong(rtt) => {
                     metrics::record_rtt(rtt);
@@ -482,7 +487,7 @@ impl Future for Opening {
         let link = answer.unwrap_or_else(|_| {
             Err(Error::with_source(ErrorKind::TargetRefused, "the agent's connection broke off before it was there"))
         })?;
-        Poll::Ready(Ok(DialbackStream::new(link, &self.shared.ties, Half::Deferred)))
+        Poll::Ready(Ok(DialbackStream::new(link, &self.shared.ties, Half::Deferred, self.shared.span.get())))
     }
 }
 
@@ -524,7 +529,7 @@ mod tests {
     use crate::link::{MessageLink, Side};
 
     fn tunnel(dialers: &Arc<Dialers>, key: &str) -> DialbackTunnel {
-        DialbackTunnel::new(dialers, key.parse().unwrap(), "somebody".to_owned())
+        DialbackTunnel::new(dialers, key.parse().unwrap(), "somebody".to_owned(), Epoch::new(1))
     }
 
     /// A tunnel at work whose agent does not read, what counts the polls of its link's task, and that task.

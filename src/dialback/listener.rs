@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
+use tracing::Span;
 
 use super::{
     control::Line,
@@ -32,7 +33,7 @@ pub(crate) struct Brought(Arc<Ties>);
 impl Brought {
     /// The stream of a connection.
     pub(crate) fn stream(&self, link: ByteLink) -> DialbackStream {
-        DialbackStream::new(link, &self.0, Half::AtOnce)
+        DialbackStream::new(link, &self.0, Half::AtOnce, &Span::current())
     }
 
     /// Resolves when none is left.
@@ -97,8 +98,10 @@ fn step(
     }
     let mut taken = 0;
     while let Poll::Ready(received) = link.poll_received(cx) {
-        if let Received::Line(Line::ConnReady { path }) = received? {
-            on(path);
+        match received? {
+            Received::Line(Line::ConnReady { path }) => on(path),
+            Received::Line(Line::Unknown) => metrics::record_unknown_frames(1),
+            Received::Line(_) | Received::Pong(_) => {}
         }
         taken += 1;
         if taken == BATCH {

@@ -7,13 +7,16 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use tracing::Span;
 
 use super::tie::{Tie, Ties, Waits};
 use crate::{
     error::{Error, ErrorKind},
     frame::CloseCode,
+    key::TargetName,
     link::{ByteEnd, ByteLink, LinkError},
-    metrics::{self, Direction},
+    metrics::{self, Direction, StreamEnd},
+    spans::Told,
 };
 
 /// So many bytes are counted before the metrics hear of them: one look at the recorder for each chunk would cost more
@@ -50,6 +53,7 @@ pub(crate) struct DialbackStream {
     /// What to close the WebSocket with.
     code: Option<CloseCode>,
     unrecorded: Unrecorded,
+    told: Told,
 }
 
 /// Bytes of which the metrics have not heard.
@@ -60,10 +64,13 @@ struct Unrecorded {
 }
 
 impl DialbackStream {
-    /// The stream of a connection that was picked up; it counts among `ties`, and ends with them.
-    pub(super) fn new(link: ByteLink, ties: &Arc<Ties>, half: Half) -> Self {
+    /// The stream of a connection that was picked up; it counts among `ties`, and ends with them. `session`: the span in
+    /// which its own is.
+    pub(super) fn new(link: ByteLink, ties: &Arc<Ties>, half: Half, session: &Span) -> Self {
+        let tie = ties.tie(link);
         Self {
-            tie: ties.tie(link),
+            told: Told::begin(session, tie.id(), TargetName::default),
+            tie,
             half,
             strict_eof: false,
             shut: false,
@@ -207,6 +214,12 @@ impl Drop for DialbackStream {
         let finished = self.shut && self.half == Half::AtOnce && self.at_end;
         let done = code.is_none() && (self.failed.is_some() || (finished && self.flushed));
         self.tie.leave(code, done);
+        self.told.end(match (self.failed, code) {
+            (Some(kind), _) => StreamEnd::Failed(kind),
+            (None, Some(_)) => StreamEnd::Reset,
+            (None, None) if self.at_end => StreamEnd::Complete,
+            (None, None) => StreamEnd::Cancelled,
+        });
     }
 }
 
@@ -287,7 +300,7 @@ mod tests {
         let (near, far) = duplex(4096);
         let ties = Arc::default();
         let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
-        (DialbackStream::new(link, &ties, half), ties, far)
+        (DialbackStream::new(link, &ties, half, &Span::none()), ties, far)
     }
 
     #[tokio::test(start_paused = true)]
@@ -328,7 +341,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         let ties: Arc<Ties> = Arc::default();
         let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
-        let mut stream = DialbackStream::new(link, &ties, Half::Deferred);
+        let mut stream = DialbackStream::new(link, &ties, Half::Deferred, &Span::none());
         let taken = std::future::poll_fn(|cx| stream.poll_write(cx, [7; 1024].as_slice())).await.unwrap();
         drop(stream);
         assert!(tokio::time::timeout(Duration::from_millis(1), ties.idle()).await.is_err());

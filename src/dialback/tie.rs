@@ -188,6 +188,11 @@ pub(super) struct Tie {
 }
 
 impl Tie {
+    /// Its number among those of its tunnel.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Polls the connection, with no lock held. `Err`: the stream was ended.
     pub(super) fn poll<R>(
         &self,

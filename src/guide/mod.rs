@@ -5,6 +5,7 @@
 //! - [`security`]: who is trusted with what, what each side can do to the others, and what bounds it.
 //! - [`tuning`]: every bound and timer that can be set, what it costs, and what the kernel has to give.
 //! - [`migration`]: a fleet of Go RevDial agents and servers, as Helix deploys them, moves over step by step.
+//! - [`observability`]: every metric, span and field, and what is logged at which level.
 
 #[doc = include_str!("composing.md")]
 pub mod composing {}
@@ -20,3 +21,6 @@ pub mod tuning {}
 
 #[doc = include_str!("migration.md")]
 pub mod migration {}
+
+#[doc = include_str!("observability.md")]
+pub mod observability {}

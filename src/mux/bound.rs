@@ -36,6 +36,11 @@ impl Bound {
         self.heard_before
     }
 
+    /// Makes the span of the session if it has none yet: here, under no lock.
+    pub(super) fn begin_span(&self) {
+        self.shared.span();
+    }
+
     /// Whether a stream of the peer's was taken or accepted since this was asked last.
     pub(super) fn take_begun(&self) -> bool {
         self.shared.take_begun()

@@ -82,6 +82,7 @@ struct Driving {
 impl Driver {
     /// Drives `link`, which is the bound one.
     pub(crate) fn new(link: MessageLink, bound: Bound) -> Self {
+        bound.begin_span();
         let driving = Driving {
             link,
             bound,

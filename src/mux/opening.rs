@@ -88,7 +88,8 @@ impl Step {
                     }
                     Opened::Failed(error) => {
                         state.give_up(id);
-                        return Poll::Ready(Err(error.into()));
+                        // Who waits for the answer has written nothing yet.
+                        return Poll::Ready(Err(Error::from(error).unsent()));
                     }
                 },
                 Self::Done => return Poll::Ready(Err(Error::new(ErrorKind::Internal))),

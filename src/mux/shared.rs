@@ -10,8 +10,10 @@ use std::{
     task::Waker,
 };
 
+use tracing::Span;
+
 use super::state::{After, Rounds, State};
-use crate::{key::Epoch, proto::Session};
+use crate::{key::Epoch, proto::Session, spans::SessionSpan};
 
 /// One session and all who wait for it.
 pub(super) struct Shared {
@@ -19,6 +21,7 @@ pub(super) struct Shared {
     rounds: Arc<Rounds>,
     /// See [`Shared::begin`].
     begun: AtomicBool,
+    span: SessionSpan,
 }
 
 /// What was found under the lock of a session, and whom to wake for it. For who holds another lock at the time: wakers
@@ -60,9 +63,14 @@ pub(super) struct Superseded;
 
 impl Shared {
     /// Holds `session` for its first link, which has `epoch` or a later one.
-    pub(super) fn new(session: Session, epoch: Epoch) -> Arc<Self> {
+    pub(super) fn new(session: Session, epoch: Epoch, span: SessionSpan) -> Arc<Self> {
         let state = State::new(session, epoch);
-        Arc::new(Self { rounds: state.rounds(), state: Mutex::new(state), begun: AtomicBool::new(false) })
+        Arc::new(Self { rounds: state.rounds(), state: Mutex::new(state), begun: AtomicBool::new(false), span })
+    }
+
+    /// The span of the session. Not to be asked for under its lock.
+    pub(super) fn span(&self) -> &Span {
+        self.span.get()
     }
 
     /// Runs `f` under the lock, for streams and handles; then wakes whom its effects concern, the driver included.

@@ -247,8 +247,8 @@ impl State {
     pub(super) fn recharge(&mut self) {
         let Some(charge) = &mut self.charge else { return };
         let paused = !self.session.is_up() && self.session.ended().is_none();
-        let stats = if paused { self.session.stats() } else { SessionStats::default() };
-        charge.set(stats.buffered_bytes + stats.unread_bytes);
+        let stats = paused.then(|| self.session.stats());
+        charge.set(stats.map_or(0, |stats| stats.buffered_bytes + stats.unread_bytes));
     }
 
     /// Since when there is a link; `None`: there is none.

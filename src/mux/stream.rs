@@ -5,18 +5,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    bound::now,
     shared::{Asleep, Shared},
     state::{State, Wait},
 };
 use crate::{
     error::Error,
     frame::{ResetCode, StreamId},
+    metrics::{self, StreamEnd},
     proto::{Read, SessionEnd, StreamError},
+    spans::Told,
 };
 
 /// How many chunks one read takes under one lock: peers that send tiny frames must not make it long.
@@ -34,11 +38,16 @@ pub(crate) struct MuxStream {
     reset: Option<ResetCode>,
     /// The reader, which found nothing.
     reader: Asleep,
+    /// Since when the writer waits for the peer.
+    starved: Option<Instant>,
+    told: Told,
 }
 
 impl MuxStream {
     pub(super) fn new(shared: Arc<Shared>, id: StreamId) -> Self {
-        Self { shared, id, reset: None, reader: Asleep::default() }
+        let target = || shared.with(|state| state.session.target(id).cloned().unwrap_or_default());
+        let told = Told::begin(shared.span(), id.number().into(), target);
+        Self { shared, id, reset: None, reader: Asleep::default(), starved: None, told }
     }
 
     /// Ends both directions at once: the peer sees a reset, never an end.
@@ -108,6 +117,7 @@ impl MuxStream {
         slices: impl Iterator<Item = &'a [u8]>,
     ) -> Poll<io::Result<usize>> {
         let id = self.id;
+        let mut starved = false;
         let result = self.shared.with(|state| {
             let mut written = 0;
             for slice in slices.filter(|slice| !slice.is_empty()) {
@@ -122,6 +132,7 @@ impl MuxStream {
                     // What was taken is told first; the error is still there at the next write.
                     _ if written > 0 => break,
                     Ok(None) => {
+                        starved = state.session.is_starved(id);
                         state.wait(id, Wait::Write, cx.waker());
                         return Poll::Pending;
                     }
@@ -130,7 +141,18 @@ impl MuxStream {
             }
             Poll::Ready(Ok(written))
         });
+        if starved != self.starved.is_some() {
+            self.starve(starved);
+        }
         result.map_err(io_error)
+    }
+
+    /// The writer waits for the peer from here on, or does so no more.
+    fn starve(&mut self, starved: bool) {
+        match self.starved.take() {
+            Some(since) => metrics::record_flow_blocked(now().saturating_duration_since(since)),
+            None => self.starved = starved.then(now),
+        }
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -184,13 +206,23 @@ impl AsyncWrite for MuxStream {
 
 impl Drop for MuxStream {
     fn drop(&mut self) {
+        self.starve(false);
         let panicked = std::thread::panicking().then_some(ResetCode::INTERNAL);
-        self.shared.with(|state| {
-            match self.reset.or(panicked) {
+        let reset = self.reset.or(panicked);
+        let ended = self.shared.with(|state| {
+            let ended = state.session.stream_end(self.id);
+            match reset {
                 Some(code) => state.session.reset(self.id, code, ""),
                 None => state.session.detach(self.id),
             }
             state.forget(self.id);
+            ended
+        });
+        self.told.end(match ended {
+            Some(Ok(())) => StreamEnd::Complete,
+            Some(Err(error)) => StreamEnd::Failed(Error::from(error).kind()),
+            None if reset.is_some() => StreamEnd::Reset,
+            None => StreamEnd::Cancelled,
         });
     }
 }

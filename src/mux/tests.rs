@@ -26,6 +26,7 @@ use crate::{
     key::{Epoch, TargetName},
     link::{LinkEnd, MessageLink, Side},
     proto::{Role, Session, SessionConfig},
+    spans::SessionSpan,
 };
 
 const MAX_MESSAGE: usize = crate::frame::MAX_MESSAGE;
@@ -120,7 +121,8 @@ impl Wakes {
 }
 
 fn tunnel(role: Role, config: &SessionConfig) -> MuxTunnel {
-    MuxTunnel::new(Session::new(role, config.clone(), config.bounds(), 7), Epoch::new(1))
+    let span = SessionSpan::new("a".parse().unwrap(), 1);
+    MuxTunnel::new(Session::new(role, config.clone(), config.bounds(), 7), Epoch::new(1), span)
 }
 
 async fn link(io: DuplexStream, side: Side) -> MessageLink {

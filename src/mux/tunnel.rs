@@ -22,6 +22,7 @@ use crate::{
     frame::{CloseCode, Metadata, ResetCode},
     key::{Epoch, TargetName},
     proto::{Incoming, Session, SessionEnd, SessionStats},
+    spans::SessionSpan,
 };
 
 /// A cloneable handle to one session.
@@ -32,8 +33,8 @@ pub(crate) struct MuxTunnel {
 
 impl MuxTunnel {
     /// A handle to `session`, whose first link will have `epoch`.
-    pub(crate) fn new(session: Session, epoch: Epoch) -> Self {
-        Self { shared: Shared::new(session, epoch) }
+    pub(crate) fn new(session: Session, epoch: Epoch, span: SessionSpan) -> Self {
+        Self { shared: Shared::new(session, epoch, span) }
     }
 
     /// Binds the link with `epoch`, which is higher than that of the last one, if it may be; `peer_has` is from HELLO or

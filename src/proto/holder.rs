@@ -33,6 +33,9 @@ impl Session {
         match opened {
             Ok(id) => self.has_control(id),
             Err(OpenError::TooManyOpens) => self.opens_blocked = true,
+            Err(OpenError::TooManyStreams) => {
+                self.stats.refused_streams = self.stats.refused_streams.saturating_add(1);
+            }
             Err(_) => {}
         }
         opened
@@ -155,6 +158,32 @@ impl Session {
     /// A stream for reading; `None` when it is forgotten, or was opened by the peer and is not accepted.
     pub fn recv(&mut self, id: StreamId) -> Option<RecvView<'_>> {
         self.is_usable(id).then_some(RecvView { session: self, id })
+    }
+
+    /// How a stream has ended: by an error, or in order, if the peer's end was read; `None` while the peer may have more
+    /// to say.
+    #[must_use]
+    pub fn stream_end(&self, id: StreamId) -> Option<Result<(), StreamError>> {
+        let Some(stream) = self.streams.get(id) else { return Some(Err(self.gone())) };
+        match (stream.recv.has_finished(), stream.send.error()) {
+            // What failed behind this side's own end has nothing to do with it any more.
+            (true, Some(error)) if !stream.send.is_finished() => Some(Err(error.clone())),
+            (true, _) => Some(Ok(())),
+            (false, error) => error.cloned().map(Err),
+        }
+    }
+
+    /// What a stream was opened for.
+    #[must_use]
+    pub fn target(&self, id: StreamId) -> Option<&TargetName> {
+        self.streams.get(id).map(|stream| &stream.target)
+    }
+
+    /// Whether a writer of a stream waits for its peer: for credit, or for acks of what is kept. What merely is not
+    /// sent yet waits for the link.
+    #[must_use]
+    pub fn is_starved(&self, id: StreamId) -> bool {
+        self.full || self.streams.get(id).is_some_and(|stream| stream.send.is_starved())
     }
 
     /// Whether the peer reads no more of a stream.

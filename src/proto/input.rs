@@ -64,6 +64,8 @@ impl Session {
                 self.timers.set(Timer::NoAck, now, self.config.dead_after);
             }
             self.on_acked();
+        } else if self.replay.is_stale(head.received) {
+            self.stats.stale_acks = self.stats.stale_acks.saturating_add(1);
         }
         Ok(())
     }
@@ -149,7 +151,10 @@ impl Session {
         }
         if self.streams.on_open(id, credit, target, metadata)? {
             self.events.push(Event::Opened);
-        } else if !self.schedule.refuse(id, ResetCode::TOO_MANY_STREAMS) {
+            return Ok(());
+        }
+        self.stats.refused_streams = self.stats.refused_streams.saturating_add(1);
+        if !self.schedule.refuse(id, ResetCode::TOO_MANY_STREAMS) {
             return Err(Violation::new(CloseCode::FLOOD, "flood of opens beyond the bounds"));
         }
         Ok(())
@@ -193,6 +198,8 @@ impl Session {
         let Some(stream) = self.answered(id)? else { return self.late() };
         if stream.send.on_credit(offset)? {
             self.wake_writer(id);
+        } else {
+            self.stats.stale_acks = self.stats.stale_acks.saturating_add(1);
         }
         Ok(())
     }

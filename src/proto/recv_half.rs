@@ -177,6 +177,11 @@ impl RecvHalf {
         self.unread == 0 && !matches!(self.state, State::Open)
     }
 
+    /// Whether all that the peer said until its end has arrived and was read.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.unread == 0 && matches!(self.state, State::Finished)
+    }
+
     /// Whether nothing more will arrive.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Finished | State::Failed(_))

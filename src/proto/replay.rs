@@ -56,6 +56,11 @@ impl Replay {
         self.kept.is_empty()
     }
 
+    /// Whether the peer has told before that it has handled more than `received` messages.
+    pub(crate) fn is_stale(&self, received: u64) -> bool {
+        received < self.acked && !self.off
+    }
+
     /// The number of the next new message.
     pub(crate) fn next_number(&self) -> u64 {
         self.acked.saturating_add(self.kept.len() as u64).saturating_add(1)

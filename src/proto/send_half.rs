@@ -194,6 +194,16 @@ impl SendHalf {
         self.fin_laid || matches!(self.state, State::Failed(_))
     }
 
+    /// Whether FIN was laid.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.fin_laid
+    }
+
+    /// Whether there is no credit.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.credit.available() == 0
+    }
+
     /// Why the stream failed, if it did.
     pub(crate) fn error(&self) -> Option<&StreamError> {
         match &self.state {

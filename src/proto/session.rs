@@ -69,6 +69,10 @@ pub struct SessionStats {
     pub late_frames: u64,
     /// Unknown frames, skipped.
     pub unknown_frames: u64,
+    /// Acks lower than one before, and credits that raised nothing, ignored.
+    pub stale_acks: u64,
+    /// Opens refused, since as many streams are open or unanswered as may be.
+    pub refused_streams: u64,
     /// Bytes of messages sent again.
     pub replayed_bytes: u64,
     /// Bytes received and not read now.

@@ -69,13 +69,13 @@ pub(super) fn answer(error: &Error, absent: StatusCode) -> Response<ProxyBody> {
 /// A failure of hyper's, or of its client, as one of ours: of the kind that the stream below gave as the cause, if it
 /// was that.
 pub(super) fn error_of(error: impl StdError + Send + Sync + 'static) -> Error {
-    let kind = match Error::find(&error) {
-        Some(ours) => ours.kind(),
-        None if is_the_callers(&error) => ErrorKind::Cancelled,
+    let (kind, safe) = match Error::find(&error) {
+        Some(ours) => (ours.kind(), ours.is_retry_safe()),
+        None if is_the_callers(&error) => (ErrorKind::Cancelled, false),
         // The service speaks no HTTP, or closed in the midst of it.
-        None => ErrorKind::PeerReset,
+        None => (ErrorKind::PeerReset, false),
     };
-    Error::with_source(kind, error)
+    Error::with_source(kind, error).retry_safe(safe)
 }
 
 /// Whether it was the body of the request that failed.

@@ -34,7 +34,7 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     let mut link = ControlLink::new(link);
     drop(permit);
 
-    let tunnel = DialbackTunnel::new(connman.dialers(), grant.key().clone(), grant.principal().to_owned());
+    let tunnel = DialbackTunnel::new(connman.dialers(), grant.key().clone(), grant.principal().to_owned(), epoch);
     let attached = connman
         .attach(registration(&grant, epoch), Offer::NONE, || (SessionId::NEW, Tunnel::Dialback(tunnel.clone()), None));
     let Attachment { lease, .. } = match attached {

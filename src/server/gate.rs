@@ -23,6 +23,7 @@ use crate::{
     link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
     proto::SessionConfig,
+    spans,
 };
 
 /// When to come back after a refusal for want of room: handshakes are short.
@@ -148,7 +149,7 @@ impl<A: Authorize> Gate<A> {
         }
         let protocol = upgrade.check(parts).map_err(refuse)?;
         let response = upgrade.response(protocol);
-        let span = tracing::info_span!(parent: None, "revdial.tunnel", key = %grant.key(), %epoch);
+        let span = spans::link(grant.key(), epoch);
         span.follows_from(tracing::Span::current());
         let arrival = Arrival {
             upgrade,

@@ -23,6 +23,7 @@ use crate::{
         establish::{self as handshake, EstablishError},
     },
     proto::{Role, Session, SessionConfig},
+    spans::SessionSpan,
     tunnel::Tunnel,
 };
 
@@ -87,7 +88,7 @@ async fn establish(arrival: Arrival) -> Result<Arrived, Failure> {
     let attached = connman.attach(registration(&grant, epoch, hello), offer, || {
         let session = Session::new(Role::Server, config.clone(), bounds, rand::random());
         let session = if max_hold == 0 { session.without_resume() } else { session };
-        let tunnel = MuxTunnel::new(session, epoch);
+        let tunnel = MuxTunnel::new(session, epoch, SessionSpan::new(grant.key().clone(), epoch.number()));
         tunnel.charge_to(connman.budget());
         let tunnel = Tunnel::Mux(tunnel);
         let bound = tunnel.bind(epoch, 0).wake().expect("the first link of a new session binds");

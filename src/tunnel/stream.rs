@@ -12,7 +12,6 @@ use crate::{
     dialback::{DialbackStream, Slices},
     frame::ResetCode,
     key::TargetName,
-    metrics,
     mux::MuxStream,
 };
 
@@ -45,7 +44,6 @@ use crate::{
 pub struct TunnelStream {
     inner: Inner,
     target: TargetName,
-    _counted: Counted,
 }
 
 /// The stream of either protocol.
@@ -70,7 +68,7 @@ impl From<Box<DialbackStream>> for Inner {
 impl TunnelStream {
     /// A stream that was opened for `target`.
     pub(super) fn new(inner: Inner, target: TargetName) -> Self {
-        Self { inner, target, _counted: Counted::new() }
+        Self { inner, target }
     }
 
     /// Ends both directions at once: the peer sees a reset, never an end.
@@ -218,23 +216,6 @@ impl hyper_util::client::legacy::connect::Connection for TunnelStream {
     }
 }
 
-/// One open stream in the gauge, for as long as it lives.
-#[derive(Debug)]
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        metrics::record_stream_opened();
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::record_stream_closed();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -250,6 +231,7 @@ mod tests {
         link::{MessageLink, Side},
         mux::MuxTunnel,
         proto::{Role, Session, SessionConfig, SessionEnd},
+        spans::SessionSpan,
         tunnel::{Incoming, Tunnel},
     };
 
@@ -260,7 +242,8 @@ mod tests {
         let ends = [(Role::Server, near, Side::Server), (Role::Agent, far, Side::Client)];
         let mut tunnels = Vec::new();
         for (role, io, side) in ends {
-            let tunnel = MuxTunnel::new(Session::new(role, config.clone(), config.bounds(), 1), Epoch::new(1));
+            let session = Session::new(role, config.clone(), config.bounds(), 1);
+            let tunnel = MuxTunnel::new(session, Epoch::new(1), SessionSpan::new("a".parse().unwrap(), 1));
             let link = MessageLink::new(io, side, crate::frame::MAX_MESSAGE).await;
             tokio::spawn(tunnel.link_up(link, Epoch::new(1), 0).unwrap());
             tunnels.push(tunnel);

@@ -57,7 +57,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn b80_32_mib_of_unknown_length_go_up_and_down_whole() {
+async fn p1_b80_32_mib_of_unknown_length_go_up_and_down_whole() {
     let (connman, builder) = manager();
     let (listener, _agent) = agent(&connman).await;
     serve_http(listener, |request: Request<Incoming>| async move {

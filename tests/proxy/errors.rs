@@ -89,7 +89,7 @@ async fn b73_to_b75_refusals_are_502_and_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_in_grace_is_waited_for_until_the_deadline_or_the_grace_ends() {
+async fn s1_e2_e4_a_key_in_grace_is_waited_for_until_the_deadline_or_the_grace_ends() {
     let connman = ConnectionManager::builder().grace(FixedGrace::secs(30)).build();
     let (_listener, running) = agent(&connman).await;
     running.kill().await;

@@ -46,7 +46,7 @@ async fn b80_the_first_line_goes_out_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn end_to_end_headers_stay_and_those_of_the_hop_do_not() {
+async fn p3_end_to_end_headers_stay_and_those_of_the_hop_do_not() {
     let lines = seen(
         |proxy| proxy,
         "GET /x HTTP/1.1\r\nHost: Gateway:8080\r\nConnection: keep-alive, X-Hop, host\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\

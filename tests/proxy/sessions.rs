@@ -78,7 +78,7 @@ async fn a_replaced_session_gets_no_new_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b64_a_request_in_the_grace_waits_and_its_connection_is_not_used_again() {
+async fn p4_b64_a_request_in_the_grace_waits_and_its_connection_is_not_used_again() {
     let connman = ConnectionManager::builder().grace(FixedGrace::secs(30)).build();
     let (listener, running) = agent(&connman).await;
     named(listener, "old");

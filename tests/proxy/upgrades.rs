@@ -59,7 +59,7 @@ async fn a_websocket_client_talks_to_a_websocket_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn raw_bytes_follow_the_services_101_and_its_headers_are_untouched() {
+async fn p2_raw_bytes_follow_the_services_101_and_its_headers_are_untouched() {
     let (connman, builder) = manager();
     let (listener, _agent) = agent(&connman).await;
     let (seen, mut heads) = mpsc::unbounded_channel();

@@ -125,11 +125,16 @@ impl RawAgent {
 
     /// Sends one frame, in a counted message if it has to be.
     pub(crate) async fn send(&mut self, frame: Frame) {
-        let counted = frame.is_counted() == Some(true);
+        self.send_all(&[frame]).await;
+    }
+
+    /// Sends frames of one sort, in one message.
+    pub(crate) async fn send_all(&mut self, frames: &[Frame]) {
+        let counted = frames.iter().any(|frame| frame.is_counted() == Some(true));
         self.sent += u64::from(counted);
         let mut message = BytesMut::new();
         MessageHead { number: if counted { self.sent } else { 0 }, received: self.received }.encode(&mut message);
-        frame.encode(&mut message);
+        frames.iter().for_each(|frame| frame.encode(&mut message));
         self.send_raw(Message::Binary(message.freeze())).await;
     }
 

@@ -155,7 +155,7 @@ async fn b55_lost_welcomes_do_not_prolong_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b57_a_session_of_someone_else_is_refused_with_4403_and_is_untouched() {
+async fn i1_b57_a_session_of_someone_else_is_refused_with_4403_and_is_untouched() {
     let world = World::of_many(ConnectionManager::builder());
     let mut one = Scripted::new(&world, "a", "alice").await;
     let (sent, received) = one.agent.counts();

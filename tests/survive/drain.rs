@@ -46,7 +46,7 @@ async fn pair(connman: &ConnectionManager, agent: &mut Running) -> (TunnelStream
 }
 
 #[tokio::test(start_paused = true)]
-async fn b84_what_runs_finishes_and_then_the_drain_is_over_and_dials_that_waited_fail_with_shutdown() {
+async fn c6_b84_what_runs_finishes_and_then_the_drain_is_over_and_dials_that_waited_fail_with_shutdown() {
     let world = World::new();
     let mut agent = world.agent().await;
     let (mut here, mut there) = world.pair(&mut agent).await;

@@ -49,7 +49,7 @@ async fn goes_on(fault: Fault, config: &SessionConfig, own: &SessionConfig, paus
 }
 
 #[tokio::test(start_paused = true)]
-async fn b49_after_a_reset_everything_goes_on_at_once() {
+async fn w1_b49_after_a_reset_everything_goes_on_at_once() {
     let config = SessionConfig::default();
     goes_on(Fault::Cut, &config, &config, ACK, "ok").await;
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn b10_of_a_thousand_takeovers_no_dial_reaches_the_loser_and_each_loser_ends_with_replaced() {
+async fn c5_b10_of_a_thousand_takeovers_no_dial_reaches_the_loser_and_each_loser_ends_with_replaced() {
     let world = World::new();
     let mut holder = world.agent().await;
     let before = world.baseline().await;
@@ -113,7 +113,7 @@ async fn b08_an_agent_of_another_principal_is_refused_and_the_key_stays_where_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn b68_a_restarted_agent_with_an_instance_of_its_own_ends_the_old_session_in_the_grace() {
+async fn c3_b68_a_restarted_agent_with_an_instance_of_its_own_ends_the_old_session_in_the_grace() {
     let world = World::new();
     let mut first = world.agent().await;
     let (mut here, there) = world.pair(&mut first).await;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_is_not_for_the_layer_goes_to_the_inner_service_untouched() {
+async fn o2_what_is_not_for_the_layer_goes_to_the_inner_service_untouched() {
     let layer = layer(&ConnectionManager::new());
     for path in ["/", "/api/v1/revdial/", "/api/v1/Revdial", "/api/v1/revdial%2f", "/x/api/v1/revdial"] {
         let request = upgrade(&format!("{path}?runnerid=a")).method("PUT").body(Full::from("body")).unwrap();

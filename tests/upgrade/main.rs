@@ -17,6 +17,9 @@ mod link;
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 mod rate;
+#[path = "../support/listed.rs"]
+#[expect(dead_code, reason = "another test uses the rest")]
+mod listed;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;
@@ -110,6 +113,7 @@ impl Counted {
         let mut names = Vec::new();
         for (composite, _, _, value) in self.0.snapshot().into_vec() {
             let (DebugValue::Counter(count), key) = (value, composite.key()) else { continue };
+            listed::check(key);
             let labels: Vec<_> = key.labels().map(metrics::Label::value).collect();
             names.extend((0..count).map(|_| format!("{}{{{}}}", key.name(), labels.join(","))));
         }

@@ -66,7 +66,7 @@ pub(crate) fn faulty(faults: &[&str]) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_else_is_wrong_the_first_fault_decides() {
+async fn o1_whatever_else_is_wrong_the_first_fault_decides() {
     let layer = layer(&ConnectionManager::new());
     for subset in 0..1u32 << FAULTS.len() {
         let faults = FAULTS.iter().enumerate().filter(|(bit, _)| subset >> bit & 1 == 1).map(|(_, fault)| fault);
@@ -223,7 +223,7 @@ async fn b7_a_keyed_token_is_asked_for_judged_against_the_key_and_opens_no_other
 }
 
 #[tokio::test]
-async fn b11_a_key_that_cannot_be_is_400() {
+async fn n2_b11_a_key_that_cannot_be_is_400() {
     let layer = layer(&ConnectionManager::new());
     for query in
         ["", "runnerid", "runnerid=", "runnerid=a&runnerid=a", "runnerid=a%2", "runnerid=a:b", "runnerid=1.2.3.4"]
