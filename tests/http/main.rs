@@ -3,8 +3,12 @@
 
 mod caller;
 mod differential;
+mod examples;
 mod generated;
 mod origin;
+#[path = "../support/process.rs"]
+#[expect(dead_code, reason = "the tests of the programs use the rest")]
+mod process;
 mod streams;
 #[path = "../proxy/support.rs"]
 #[expect(dead_code, reason = "the tests of the proxy use the rest")]
