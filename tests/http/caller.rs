@@ -22,8 +22,9 @@ pub(crate) struct Answered {
     pub(crate) raw: BytesMut,
 }
 
-/// Has a talk over connections that it opens as it needs them.
-pub(crate) async fn talk<C, F, T>(talk: &Talk, connect: C) -> Vec<Answered>
+/// Has a talk over connections that it opens as it needs them. The last one is given back: what is early answered may
+/// still be under way.
+pub(crate) async fn talk<C, F, T>(talk: &Talk, connect: C) -> (Vec<Answered>, Wire<T>)
 where
     C: Fn() -> F,
     F: Future<Output = T>,
@@ -48,7 +49,7 @@ where
             wire = Wire::new(connect().await);
         }
     }
-    answers
+    (answers, wire)
 }
 
 async fn hear<T>(wire: &mut Wire<T>, exchange: &Exchange) -> Answered

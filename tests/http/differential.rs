@@ -1,18 +1,23 @@
 //! The same talk direct to an origin, and through a host, a tunnel and an agent to the same: both sides see the same.
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, net::SocketAddr, time::Duration};
 
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
-use tokio::{runtime, time::timeout};
+use revdial::agent::Targets;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    time::timeout,
+};
 
 use super::{
     caller::{self, Answered},
     generated::Talk,
     origin::{Origin, Seen},
-    support::{agent, host, manager, serve_streams},
+    support::{agent, forwarding_agent, host, manager, serve_streams},
 };
 
 /// Talks in one run.
@@ -37,6 +42,18 @@ fn b80_generated_talks_through_a_tunnel_are_as_direct() {
     });
 }
 
+/// With a local port as the service, where each kind of end is TCP's.
+#[test]
+fn b80_generated_talks_to_a_forwarded_port_are_as_direct() {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    prop(CASES / 6, |talk| {
+        let both = async { (direct_to_port(&talk).await, forwarded(&talk).await) };
+        let limited = async { timeout(Duration::from_secs(60), both).await.expect("a talk that hangs") };
+        let (direct, forwarded) = runtime.block_on(limited);
+        compare(direct, forwarded)
+    });
+}
+
 /// Draws talks from a seed, another one in each run; a failure tells it, and `REVDIAL_HTTP_SEED` plays it again.
 pub(crate) fn prop(cases: u32, test: impl Fn(Talk) -> Result<(), TestCaseError>) {
     let seed =
@@ -58,12 +75,13 @@ pub(crate) fn on_virtual_time<F: Future>(test: F) -> F::Output {
 
 async fn direct(talk: &Talk) -> Talked {
     let origin = Origin::new(talk);
-    let answers = caller::talk(talk, || {
+    let talked = caller::talk(talk, || {
         let (near, far) = tokio::io::duplex(256 * 1024);
         tokio::spawn(origin.clone().serve(far));
         ready(near)
     });
-    Talked { answers: answers.await, seen: origin.seen().await }
+    let (answers, _open) = talked.await;
+    Talked { answers, seen: origin.seen().await }
 }
 
 async fn tunnelled(talk: &Talk) -> Talked {
@@ -76,8 +94,41 @@ async fn tunnelled(talk: &Talk) -> Talked {
         async move { drop(served.serve(stream).await) }
     });
     let proxy = builder.build();
-    let answers = caller::talk(talk, || ready(host(&proxy)));
-    Talked { answers: answers.await, seen: origin.seen().await }
+    let talked = caller::talk(talk, || ready(host(&proxy)));
+    let (answers, _open) = talked.await;
+    Talked { answers, seen: origin.seen().await }
+}
+
+/// Has an origin listen on a port.
+async fn listen(origin: &Origin) -> SocketAddr {
+    let (port, origin) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), origin.clone());
+    let addr = port.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = port.accept().await {
+            socket.set_nodelay(true).unwrap();
+            tokio::spawn(origin.clone().serve(socket));
+        }
+    });
+    addr
+}
+
+async fn direct_to_port(talk: &Talk) -> Talked {
+    let origin = Origin::new(talk);
+    let addr = listen(&origin).await;
+    let talked = caller::talk(talk, || async { TcpStream::connect(addr).await.unwrap() });
+    let (answers, _open) = talked.await;
+    Talked { answers, seen: origin.seen().await }
+}
+
+async fn forwarded(talk: &Talk) -> Talked {
+    let origin = Origin::new(talk);
+    let (connman, builder) = manager();
+    let targets = Targets::parse([listen(&origin).await.to_string()]).unwrap();
+    let _agent = forwarding_agent(&connman, targets).await;
+    let proxy = builder.build();
+    let talked = caller::talk(talk, || ready(host(&proxy)));
+    let (answers, _open) = talked.await;
+    Talked { answers, seen: origin.seen().await }
 }
 
 fn compare(mut direct: Talked, mut tunnelled: Talked) -> Result<(), TestCaseError> {

@@ -115,8 +115,9 @@ impl Exchange {
                 if matches!(exchange.answer.body, Body::Close(_)) {
                     exchange.closes = Closes::Origin;
                 }
-                // A client may stop sending when an answer is the last one.
-                exchange.answer.is_early &= exchange.closes != Closes::Origin;
+                // A client may stop sending when an answer is the last one; and hyper's server keeps trailers that come
+                // after an answer until the next request.
+                exchange.answer.is_early &= exchange.closes != Closes::Origin && !exchange.body.has_trailers();
                 exchange
             },
         )
@@ -174,6 +175,10 @@ impl Body {
             kinds.push(bytes(0).prop_map(Self::Close).boxed());
         }
         Union::new(kinds)
+    }
+
+    fn has_trailers(&self) -> bool {
+        matches!(self, Self::Chunked(_, trailers) if !trailers.is_empty())
     }
 
     fn is_empty(&self) -> bool {

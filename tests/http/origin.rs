@@ -83,7 +83,7 @@ where
     for status in &exchange.answer.informational {
         let _ = wire.write(format!("HTTP/1.1 {status} Wait\r\nlink: <{status}>\r\n\r\n").as_bytes()).await;
     }
-    let response = response(&exchange.method, &exchange.answer, closes);
+    let response = response(exchange.method, &exchange.answer, closes);
     if exchange.expects == Some(Expectation::Refused) {
         let _ = wire.write(&response).await;
         return Default::default();
