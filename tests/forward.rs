@@ -1,12 +1,23 @@
 //! How a forwarding agent joins streams and local services: names, refusals, half-closes, and each kind of end.
-#![cfg(all(feature = "agent", feature = "connector"))]
+#![cfg(all(feature = "agent", feature = "proxy"))]
 
+#[path = "support/counted.rs"]
+#[expect(dead_code, reason = "each test uses its part")]
+mod counted;
 #[path = "support/net.rs"]
 #[expect(dead_code, reason = "each test uses its part")]
 mod net;
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use counted::Counted;
 use net::Net;
 use revdial::{
     AgentKey, Error, ErrorKind, TunnelStream,
@@ -37,10 +48,14 @@ impl World {
     }
 
     async fn under(connman: ConnectionManager, targets: &[String]) -> Self {
+        Self::with(connman, Targets::parse(targets).unwrap()).await
+    }
+
+    async fn with(connman: ConnectionManager, targets: Targets) -> Self {
         let net = Net::to(&connman);
         let agent = net.agent();
         let (mut status, shutdown) = (agent.status(), agent.shutdown_handle());
-        let run = tokio::spawn(agent.forward(Targets::parse(targets).unwrap()));
+        let run = tokio::spawn(agent.forward(targets));
         status.wait_for(AgentStatus::is_connected).await.unwrap();
         Self { connman, net, shutdown, run }
     }
@@ -136,6 +151,29 @@ async fn names_lead_to_their_addresses_and_nowhere_else() {
         let error = world.dial(target).await.unwrap_err();
         assert_eq!((error.kind(), error.is_retry_safe()), (refusal, true), "{target}");
     }
+}
+
+/// What a name leads to is asked about at each connect, and no byte goes where it may not.
+#[tokio::test]
+async fn b78_a_name_that_comes_to_mean_an_address_that_may_not_be_dialled_is_denied() {
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = service.local_addr().unwrap().port();
+    let (allowed, counted) = (Arc::new(AtomicBool::new(true)), Counted::new());
+    let asked = Arc::clone(&allowed);
+    let targets = Targets::parse([format!("localhost:{port}")]).unwrap().dialling(move |addr| {
+        assert_eq!((addr.ip().is_loopback(), addr.port()), (true, port));
+        asked.load(Ordering::SeqCst)
+    });
+    let world = World::with(ConnectionManager::new(), targets).await;
+    let (stream, socket) = tokio::join!(world.dial(""), service.accept());
+    drop((stream.unwrap(), socket.unwrap()));
+
+    allowed.store(false, Ordering::SeqCst);
+    let error = world.dial("").await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::TargetDenied, true));
+    assert_eq!(revdial::proxy::status_of(error.kind()), 502);
+    assert_eq!(counted.sum("revdial_dial_failures_total{target_denied}"), 1);
+    assert!(timeout(PROMPT, service.accept()).await.is_err(), "it was dialled");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
@@ -56,7 +56,7 @@ pub(super) async fn reach(target: &TargetName, targets: &Targets) -> Result<Sock
         debug!(%target, "refused a stream: not a target of this agent");
         return Err((ResetCode::TARGET_UNKNOWN, "not a target of this agent"));
     };
-    match timeout(CONNECT_WITHIN, Socket::connect(address)).await {
+    match timeout(CONNECT_WITHIN, Socket::connect(address, targets)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) if is_exhausted(&error) => Err((ResetCode::TOO_MANY_STREAMS, "no file descriptor left")),
         Ok(Err(error)) => {
@@ -96,10 +96,10 @@ impl Socket {
         }
     }
 
-    async fn connect(address: &Address) -> io::Result<Self> {
+    async fn connect(address: &Address, targets: &Targets) -> io::Result<Self> {
         match address {
             Address::Tcp { host, port } => {
-                let socket = TcpStream::connect((host.as_str(), *port)).await?;
+                let socket = dial(host, *port, targets).await?;
                 socket.set_nodelay(true)?;
                 Ok(Self::Tcp(socket))
             }
@@ -115,6 +115,23 @@ impl Socket {
             Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
+}
+
+/// Connects to the first of a host's addresses that may be dialled and takes it.
+async fn dial(host: &str, port: u16, targets: &Targets) -> io::Result<TcpStream> {
+    let mut last = io::ErrorKind::NotFound.into();
+    for addr in lookup_host((host, port)).await? {
+        if !targets.may_dial(addr) {
+            debug!(%addr, "an address is not dialled: not allowed");
+            last = io::ErrorKind::PermissionDenied.into();
+            continue;
+        }
+        match TcpStream::connect(addr).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// What the caller is told about a connect that failed. In no case did a byte reach the service.

@@ -1,6 +1,6 @@
 //! What a forwarding agent lets callers reach: an allow-list of names, each with a local address.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -25,7 +25,14 @@ use crate::{
 /// # Ok::<(), revdial::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Targets(BTreeMap<TargetName, Address>);
+pub struct Targets {
+    names: BTreeMap<TargetName, Address>,
+    dialled: Dialled,
+}
+
+/// Which addresses may be dialled. None: every one.
+#[derive(Clone, Default)]
+struct Dialled(Option<Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>>);
 
 /// Where a target is: a TCP port or a unix socket.
 ///
@@ -84,31 +91,72 @@ impl Targets {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the name has an address already.
     pub fn with(mut self, name: TargetName, address: Address) -> Result<Self, Error> {
-        if self.0.contains_key(&name) {
+        if self.names.contains_key(&name) {
             return Err(invalid(&name.to_string(), "the target is given twice"));
         }
-        self.0.insert(name, address);
+        self.names.insert(name, address);
         Ok(self)
+    }
+
+    /// Which addresses may be dialled, asked for each one that a host's name leads to, and then dialled without another
+    /// look-up: a name that comes to mean another machine leads nowhere new. If none may be, the caller's error is
+    /// [`ErrorKind::TargetDenied`]. Default: every address. It runs on the stream's task and must not block; a panic
+    /// resets the stream.
+    ///
+    /// ```
+    /// use revdial::agent::Targets;
+    ///
+    /// // Services of this machine, and nothing that `build-box` may resolve to elsewhere.
+    /// let targets = Targets::parse(["build-box:8080"])?.dialling(|addr| addr.ip().is_loopback());
+    /// # let _ = targets;
+    /// # Ok::<(), revdial::Error>(())
+    /// ```
+    pub fn dialling(mut self, allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.dialled = Dialled(Some(Arc::new(allowed)));
+        self
+    }
+
+    /// Whether an address may be dialled.
+    pub(super) fn may_dial(&self, addr: SocketAddr) -> bool {
+        self.dialled.0.as_ref().is_none_or(|allowed| allowed(addr))
     }
 
     /// The address behind a name.
     #[must_use]
     pub fn get(&self, name: &TargetName) -> Option<&Address> {
-        self.0.get(name)
+        self.names.get(name)
     }
 
     /// How many targets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
 
     /// Whether nothing is allowed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.names.is_empty()
     }
 }
+
+impl fmt::Debug for Dialled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "some" } else { "any" })
+    }
+}
+
+/// Functions are equal if they are the same one.
+impl PartialEq for Dialled {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+}
+
+impl Eq for Dialled {}
 
 impl Address {
     fn read(text: &str) -> Result<Self, &'static str> {

@@ -28,7 +28,9 @@
 //! ```
 //!
 //! Give the client's pool a timer and a short idle time, as above: each idle connection is an open stream. tonic takes
-//! the connector in `Endpoint::connect_with_connector`. reqwest takes none.
+//! the connector in `Endpoint::connect_with_connector`, as the example `tonic` shows. reqwest takes none, but its requests
+//! and responses are those of the client above with a conversion: the example `reqwest`. HTTP/2 with prior knowledge
+//! (`http2_only`) has all requests share one stream.
 //!
 //! Streams carry plain bytes. The tunnel below is as secure as the URL that the agent dialled; a client for `https`
 //! wraps the connector like any other.

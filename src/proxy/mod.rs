@@ -26,8 +26,12 @@
 //! Method, raw path and query byte for byte (without the host's help a prefix is not cut off), end-to-end headers, the
 //! body as it comes, trailers. The answer likewise: nothing is held back, so that server-sent events come at once and
 //! a slow reader slows only its own stream. Requests go out as HTTP/1.1, whatever they came as. A client that sends
-//! `Expect: 100-continue` gets its 100 when the service says it, or after one second without any word from it. Other
-//! informational responses (103) are not passed on, since hyper's server has no way to.
+//! `Expect: 100-continue` gets its 100 when the service says it, or after one second without any word from it.
+//!
+//! What hyper's server and client cannot say is not passed on: informational responses other than 100 (as 103), trailers
+//! that no `Trailer` announces, those of an answer to a client without `TE: trailers`, the `Trailer` of an answer to HEAD,
+//! and the `Content-Length` of a 304. Trailers of a request that is answered before they come wait for the connection's
+//! next request.
 //!
 //! `Host` is kept, or what [`HostPolicy`] says. `X-Forwarded-For`, `-Host` and `-Proto` are set, and whatever the
 //! caller says in headers of this family, in `Forwarded` and in `X-Real-IP` is removed, unless it is
@@ -58,11 +62,14 @@
 //! the key's grace, with [a time](ProxyBuilder::dial_timeout) of its own. The service may get such a request twice.
 //!
 //! Nothing else is sent twice. When a service closes an idle connection while a request is on its way to it, that is a
-//! 502 whatever the method, and the caller's to repeat.
+//! 502 whatever the method, and the caller's to repeat. hyper-util's client over a
+//! [`RevDialConnector`](crate::connector::RevDialConnector) does the same: its error is hyper's
+//! `is_incomplete_message`, and none of this crate's.
 //!
 //! # Connections
 //! Requests share pooled connections of their target, each of which is a stream of the agent's session. Connections
-//! are bound to the session that they were opened in: once it is replaced they get no new request.
+//! are bound to the session that they were opened in: once it is replaced they get no new request. One whose last answer
+//! was not read to its end, or on which a service has said more than an answer, gets none either.
 
 mod body;
 mod builder;

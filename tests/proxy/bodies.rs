@@ -12,14 +12,20 @@ use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
-use revdial::{TargetName, TunnelStream};
+use revdial::{
+    ErrorKind, TargetName, TunnelStream,
+    connman::{ConnectionManager, NoGrace},
+    proxy::Proxy,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, mpsc},
     time::{Instant, timeout},
 };
 
-use super::support::{EMPTY, agent, exchange, get, head, host, key, manager, send, serve_http, serve_streams, text};
+use super::support::{
+    EMPTY, agent, exchange, get, head, host, key, manager, send, serve_http, serve_streams, text, verdict,
+};
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 512;
@@ -281,28 +287,84 @@ async fn b79_a_client_that_leaves_is_gone_for_the_service_within_100_ms() {
 
 #[tokio::test(start_paused = true)]
 async fn b82_a_body_without_length_ends_with_its_stream_and_only_cleanly_so() {
-    for clean in [true, false] {
-        let (connman, builder) = manager();
-        let (listener, _agent) = agent(&connman).await;
-        serve_streams(listener, move |mut stream: TunnelStream| async move {
-            head(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nall of it").await.unwrap();
-            // Time for it to arrive: a reset takes back what was not delivered.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if clean {
-                drop(stream);
-            } else {
-                stream.reset();
+    enum End {
+        Clean,
+        Reset,
+        SessionLost,
+    }
+    for (end, kind) in
+        [(End::Clean, None), (End::Reset, Some(ErrorKind::PeerReset)), (End::SessionLost, Some(ErrorKind::SessionLost))]
+    {
+        let connman = ConnectionManager::builder().grace(NoGrace).build();
+        let (listener, running) = agent(&connman).await;
+        let (give, mut given) = mpsc::channel(1);
+        serve_streams(listener, move |mut stream: TunnelStream| {
+            let give = give.clone();
+            async move {
+                head(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nall of it").await.unwrap();
+                give.send(stream).await.unwrap();
             }
         });
-        let response = send(host(&builder.build()), get("/")).await;
-        let body = text(response.into_body()).await;
-        assert_eq!(body.as_deref().ok(), clean.then_some("all of it"));
+        let proxy: Proxy<Full<Bytes>> = Proxy::new(connman.clone());
+        let response = proxy.try_forward(&key(), &TargetName::default(), get("/")).await.unwrap();
+        let mut body = response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "all of it");
+        let stream = given.recv().await.unwrap();
+        match end {
+            End::Clean => drop(stream),
+            End::Reset => stream.reset(),
+            End::SessionLost => running.kill().await,
+        }
+        let rest = body.frame().await;
+        assert_eq!(rest.map(|frame| frame.unwrap_err().kind()), kind);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn b76_a_service_that_fails_in_a_body_cuts_it() {
+async fn b76_a_service_that_resets_or_ends_too_early_is_a_502_before_the_head_and_a_failed_body_after_it() {
+    for is_reset in [true, false] {
+        for said in ["", "HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"] {
+            let (connman, builder) = manager();
+            let (listener, _agent) = agent(&connman).await;
+            let (give, mut given) = mpsc::channel(1);
+            serve_streams(listener, move |mut stream: TunnelStream| {
+                let give = give.clone();
+                async move {
+                    head(&mut stream).await;
+                    stream.write_all(said.as_bytes()).await.unwrap();
+                    give.send(stream).await.unwrap();
+                }
+            });
+            let ends = async {
+                let stream = given.recv().await.unwrap();
+                // A reset takes back what was not delivered.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if is_reset { stream.reset() } else { drop(stream) }
+            };
+            let proxy: Proxy<Full<Bytes>> = builder.build();
+            let (key, target) = (key(), TargetName::default());
+            let (answer, ()) = tokio::join!(proxy.try_forward(&key, &target, get("/")), ends);
+            match answer {
+                Ok(response) => {
+                    assert!(said.ends_with("half"));
+                    let mut body = response.into_body();
+                    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+                    let error = body.frame().await.unwrap().unwrap_err();
+                    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::PeerReset, false));
+                }
+                Err(error) => {
+                    assert!(!said.ends_with("half"));
+                    assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::PeerReset, false));
+                    assert_eq!(verdict(proxy.answer(&error)).await, (502, false, "peer_reset".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b76_a_service_that_fails_in_a_body_cuts_the_clients_connection() {
     let (connman, builder) = manager();
     let (listener, _agent) = agent(&connman).await;
     serve_streams(listener, |mut stream: TunnelStream| async move {

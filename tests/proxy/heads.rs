@@ -13,6 +13,7 @@ use revdial::{
     TargetName,
     proxy::{HostPolicy, Proxy, ProxyBuilder},
 };
+use tokio::io::AsyncReadExt;
 
 use super::support::{EMPTY, agent, exchange, host, host_of, key, manager, serve_raw, to, verdict};
 
@@ -180,9 +181,13 @@ async fn b81_connect_foreign_absolute_form_and_h2c_are_not_forwarded() {
             "400",
         ),
     ] {
-        let head = exchange(&mut host(&proxy), request).await;
+        let mut io = host(&proxy);
+        let head = exchange(&mut io, request).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request} {head}");
         assert_eq!(head.contains("allow: "), status == "405", "{head}");
+        let mut kind = [0; "invalid_input".len()];
+        io.read_exact(&mut kind).await.unwrap();
+        assert_eq!(&kind, b"invalid_input", "{request}");
         assert!(heads.try_recv().is_err(), "{request} was forwarded");
     }
     // The host's own name is no other.

@@ -5,5 +5,6 @@ mod bodies;
 mod errors;
 mod heads;
 mod sessions;
+#[expect(dead_code, reason = "the tests against HTTP direct use the rest")]
 mod support;
 mod upgrades;

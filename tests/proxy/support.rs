@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use revdial::{
     AgentKey, TargetName, TunnelStream,
-    agent::{Agent, AgentStatus, Listener},
+    agent::{Agent, AgentStatus, Listener, Targets},
     connman::ConnectionManager,
     proxy::{Destination, Proxy, ProxyBody, ProxyBuilder},
     server::{RevDialLayer, SharedBearer},
@@ -46,6 +46,24 @@ pub(crate) fn key() -> AgentKey {
 
 /// Connects an agent `a`.
 pub(crate) async fn agent(connman: &ConnectionManager) -> (Listener, RunningAgent) {
+    let agent = unconnected_agent(connman);
+    let mut status = agent.status();
+    let (listener, run) = agent.listen();
+    let run = tokio::spawn(run);
+    status.wait_for(AgentStatus::is_connected).await.unwrap();
+    (listener, RunningAgent { run })
+}
+
+/// The same one, that forwards to local ports.
+pub(crate) async fn forwarding_agent(connman: &ConnectionManager, targets: Targets) -> RunningAgent {
+    let agent = unconnected_agent(connman);
+    let mut status = agent.status();
+    let run = tokio::spawn(agent.forward(targets));
+    status.wait_for(AgentStatus::is_connected).await.unwrap();
+    RunningAgent { run }
+}
+
+fn unconnected_agent(connman: &ConnectionManager) -> Agent {
     let layer = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap());
     let service = layer.into_service();
     let connector = tower::service_fn(move |_: http::Uri| {
@@ -56,12 +74,7 @@ pub(crate) async fn agent(connman: &ConnectionManager) -> (Listener, RunningAgen
         tokio::spawn(connection);
         std::future::ready(Ok::<_, std::io::Error>(TokioIo::new(near)))
     });
-    let agent = Agent::builder("http://gateway", "a").token(TOKEN).build_with(connector).unwrap();
-    let mut status = agent.status();
-    let (listener, run) = agent.listen();
-    let run = tokio::spawn(run);
-    status.wait_for(AgentStatus::is_connected).await.unwrap();
-    (listener, RunningAgent { run })
+    Agent::builder("http://gateway", "a").token(TOKEN).build_with(connector).unwrap()
 }
 
 /// Has a service take every stream by its own task.
