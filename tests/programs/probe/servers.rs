@@ -3,6 +3,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    routing::get,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -44,6 +49,21 @@ pub(super) async fn answering(answer: &'static str) -> SocketAddr {
         }
     })
     .await
+}
+
+/// A gateway by its looks: it says that `a` is connected, and answers whoever asks for it with this.
+pub(super) async fn pretending(status: u16, kind: &'static str, body: &'static str) -> SocketAddr {
+    let required = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
+    let stats = r#"{"agents":[{"key":"a","state":"connected"}]}"#;
+    let status = StatusCode::from_u16(status).unwrap();
+    let app = Router::new()
+        .route("/api/v1/revdial", get(move || async move { (StatusCode::UPGRADE_REQUIRED, required) }))
+        .route("/stats", get(move || async move { stats }))
+        .fallback(move || async move { (status, [(header::CONTENT_TYPE, kind)], body) });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, app).into_future());
+    addr
 }
 
 /// An HTTP proxy: connects where it is told to, or answers this status; with credentials only, if it wants some.
