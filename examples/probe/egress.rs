@@ -1,7 +1,8 @@
 //! The proxy of the environment: which it is, and a connection through it.
 
-use std::{fmt, time::Duration};
+use std::{error::Error as StdError, fmt, time::Duration};
 
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::{body::Bytes, client::conn::http1};
@@ -13,42 +14,80 @@ use hyper_util::{
     rt::TokioIo,
 };
 use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
 use tower::{ServiceExt, service_fn};
 
 use crate::{
     fault::{Failure, Fault},
     server::Server,
+    tls,
     way::BoxedIo,
     words::shown,
 };
 
 /// A proxy that the environment names for a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Egress {
     proxy: Intercept,
     /// The variable that names it.
     pub(crate) variable: &'static str,
+    /// For one that is spoken to in TLS, and where it is.
+    tls: Option<(TlsConnector, Server)>,
+}
+
+/// What the environment says of proxies.
+#[derive(Clone)]
+pub(crate) enum Environment {
+    /// There is none.
+    Direct,
+    /// This variable names one, but not for this server.
+    Excepted(&'static str),
+    Proxy(Box<Egress>),
+}
+
+impl Environment {
+    /// What there is for a server, by the agent's rules, which are curl's. `tls` makes a connector.
+    pub(crate) fn of(
+        server: &Server,
+        tls: impl FnOnce() -> Result<TlsConnector, Box<dyn StdError>>,
+    ) -> Result<Self, Box<dyn StdError>> {
+        let own = if server.is_tls { ["https_proxy", "HTTPS_PROXY"] } else { ["http_proxy", "HTTP_PROXY"] };
+        let names = own.into_iter().chain(["all_proxy", "ALL_PROXY"]);
+        let Some((variable, url)) = names.into_iter().find_map(|name| Some((name, value(name)?))) else {
+            return Ok(Self::Direct);
+        };
+        let no = value("no_proxy").or_else(|| value("NO_PROXY")).unwrap_or_default();
+        let proxy = |no: String| Matcher::builder().all(url.as_str()).no(no).build();
+        let uri = server.uri()?;
+        // The URL itself is not shown: it may hold a password.
+        let known = proxy(String::new()).intercept(&uri).ok_or_else(|| format!("{variable} is not a proxy's URL"))?;
+        if proxy(no).intercept(&uri).is_none() {
+            return Ok(Self::Excepted(variable));
+        }
+        let mut egress = Egress { proxy: known, variable, tls: None };
+        if egress.proxy.uri().scheme_str() == Some("https") {
+            egress.tls = Some((tls()?, egress.url().parse()?));
+        }
+        Ok(Self::Proxy(Box::new(egress)))
+    }
+}
+
+/// An environment variable, if it is set to something.
+fn value(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Egress {
-    /// The proxy for a server, by the same rules as curl's and the agent's.
-    pub(crate) fn of(server: &Server) -> Option<Self> {
-        let proxy = Matcher::from_env().intercept(&server.uri().ok()?)?;
-        Some(Self { proxy, variable: named(server)? })
-    }
-
-    /// Whether a variable names a proxy that this server is excepted from.
-    pub(crate) fn excepted(server: &Server) -> Option<&'static str> {
-        let variable = named(server)?;
-        Self::of(server).is_none().then_some(variable)
-    }
-
     pub(crate) fn host(&self) -> &str {
         self.proxy.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     }
 
     pub(crate) fn port(&self) -> u16 {
-        let implied = if self.is_socks() { 1080 } else { 80 };
+        let implied = match self.proxy.uri().scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            _ => 1080,
+        };
         self.proxy.uri().port_u16().unwrap_or(implied)
     }
 
@@ -59,10 +98,6 @@ impl Egress {
         format!("{scheme}://{}", authority.map_or("", |authority| authority.as_str()))
     }
 
-    fn is_socks(&self) -> bool {
-        self.proxy.uri().scheme_str().is_some_and(|scheme| scheme.starts_with("socks"))
-    }
-
     /// Has the proxy connect to the server.
     pub(crate) async fn through(
         &self,
@@ -71,11 +106,15 @@ impl Egress {
         patience: Duration,
     ) -> Result<BoxedIo, Failure> {
         let to = server.host_and_port();
+        let io: BoxedIo = match &self.tls {
+            Some((connector, proxy)) => tls::secure(connector, proxy, Box::new(tcp), patience).await?.0,
+            None => Box::new(tcp),
+        };
         let connecting = async {
             match self.proxy.uri().scheme_str() {
-                Some("http") => connect(tcp, &to, self.proxy.basic_auth()).await,
-                Some("socks5" | "socks5h") => self.socks(tcp, server).await,
-                _ => Err(Refusal::Other("the probe speaks to proxies of http:// and socks5:// only".to_owned())),
+                Some("http" | "https") => connect(io, &to, self.proxy.basic_auth()).await,
+                Some("socks5" | "socks5h") => self.socks(io, server).await,
+                _ => Err(Refusal::Other("neither the probe nor an agent speaks to such a proxy".to_owned())),
             }
         };
         let connected = timeout(patience, connecting).await;
@@ -91,30 +130,32 @@ impl Egress {
         })
     }
 
-    async fn socks(&self, tcp: TcpStream, server: &Server) -> Result<BoxedIo, Refusal> {
-        let mut tcp = Some(TokioIo::new(tcp));
+    async fn socks(&self, io: BoxedIo, server: &Server) -> Result<BoxedIo, Refusal> {
+        let mut io = Some(TokioIo::new(io));
         let connected = service_fn(move |_: Uri| {
-            let tcp = tcp.take().ok_or_else(|| std::io::Error::other("asked twice"));
-            async { tcp }
+            let io = io.take().ok_or_else(|| std::io::Error::other("asked twice"));
+            async { io }
         });
         let mut socks = SocksV5::new(self.proxy.uri().clone(), connected);
+        socks = socks.local_dns(self.proxy.uri().scheme_str() == Some("socks5"));
         if let Some((user, password)) = self.proxy.raw_auth() {
             socks = socks.with_auth(user.to_owned(), password.to_owned());
         }
         let uri = server.uri().map_err(Refusal::other)?;
-        let io = socks.oneshot(uri).await.map_err(Refusal::other)?;
-        Ok(Box::new(TokioIo::new(io)))
+        // Boxed here, or the compiler does not see that what is around it is `Send` for every lifetime.
+        let connecting: BoxFuture<'static, _> = Box::pin(socks.oneshot(uri));
+        Ok(Box::new(TokioIo::new(connecting.await.map_err(Refusal::other)?)))
     }
 }
 
 /// Asks an HTTP proxy for a connection.
-async fn connect(tcp: TcpStream, to: &str, credentials: Option<&HeaderValue>) -> Result<BoxedIo, Refusal> {
+async fn connect(io: BoxedIo, to: &str, credentials: Option<&HeaderValue>) -> Result<BoxedIo, Refusal> {
     let mut request = Request::connect(to).header(header::HOST, to);
     if let Some(credentials) = credentials {
         request = request.header(header::PROXY_AUTHORIZATION, credentials);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(Refusal::other)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(Refusal::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(Refusal::other)?;
     tokio::spawn(connection.with_upgrades());
     let response = sender.send_request(request).await.map_err(Refusal::other)?;
     if !response.status().is_success() {
@@ -158,11 +199,4 @@ impl fmt::Display for Refusal {
             Self::Other(why) => f.write_str(why),
         }
     }
-}
-
-/// The first variable that is set to something, in the order in which they are looked at.
-fn named(server: &Server) -> Option<&'static str> {
-    let own = if server.is_tls { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
-    let names = own.into_iter().chain(["ALL_PROXY", "all_proxy"]);
-    names.into_iter().find(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()))
 }

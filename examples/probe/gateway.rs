@@ -8,6 +8,7 @@ use crate::{
     ask::{Answer, Ask, Conversation, NoAnswer},
     fault::{Failure, Fault},
     way::Way,
+    words::shown,
 };
 
 /// Every kind that a gateway answers a caller with.
@@ -103,8 +104,8 @@ pub(crate) fn kind_of(answer: &Answer) -> Option<ErrorKind> {
 }
 
 /// Whether the gateway turns a caller away.
-pub(crate) fn turned_away(gateway: &Gateway, status: StatusCode) -> Option<Failure> {
-    let (cause, next) = match (status, &gateway.caller_token) {
+pub(crate) fn turned_away(gateway: &Gateway, answer: &Answer) -> Option<Failure> {
+    let (cause, next) = match (answer.status, &gateway.caller_token) {
         (StatusCode::UNAUTHORIZED, None) => (
             "it asks callers for a token",
             "the same with CALLER_TOKEN=… in the environment: the gateway's --caller-token",
@@ -114,11 +115,13 @@ pub(crate) fn turned_away(gateway: &Gateway, status: StatusCode) -> Option<Failu
         }
         (StatusCode::FORBIDDEN, _) => (
             "it has no --caller-token, and so serves callers on its own machine only",
-            "the same on the gateway's machine",
+            "the same on the gateway's machine, by its address",
         ),
         _ => return None,
     };
-    Some(Failure::new(Fault::Auth, format!("{} for callers", status.as_u16()), cause, next))
+    let is_text = answer.header(header::CONTENT_TYPE).starts_with("text/plain") && !answer.body.is_empty();
+    let said = if is_text { format!(": {}", shown(&String::from_utf8_lossy(&answer.body))) } else { String::new() };
+    Some(Failure::new(Fault::Auth, format!("{} for callers{said}", answer.status.as_u16()), cause, next))
 }
 
 /// What a failure that the gateway tells of means for whoever asked for this target.

@@ -19,7 +19,6 @@ mod doctor;
 mod egress;
 mod fault;
 mod gateway;
-
 mod meter;
 mod progress;
 mod report;

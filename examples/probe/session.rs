@@ -32,7 +32,7 @@ impl Session {
         if let Some(kind) = kind_of(answer) {
             return told(gateway, kind, &self.key, &TargetName::default());
         }
-        turned_away(gateway, answer.status).unwrap_or_else(|| {
+        turned_away(gateway, answer).unwrap_or_else(|| {
             let what = format!("answered {} ({})", answer.status, answer.header(header::CONTENT_TYPE));
             let cause = "what is behind the tunnel has no such route, or no gateway answered";
             Failure::new(Fault::Target, what, cause, self.doctor(gateway))

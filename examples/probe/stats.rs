@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use revdial::AgentKey;
 use serde_json::Value;
 
 use crate::{
@@ -15,16 +14,20 @@ use crate::{
 
 const HEAD: [&str; 9] = ["KEY", "STATE", "SINCE", "RTT", "STREAMS", "SENT", "RECEIVED", "RECONNECTS", "LAST CAUSE"];
 
-/// The gateway's `/stats`; `None` where there is no such route.
-pub(crate) async fn fetch(gateway: &Gateway) -> Result<Option<Value>, Failure> {
-    let request = gateway.call(&gateway.way.server.route("/stats"))?;
+/// Lines that are asked for at once; a gateway with more tells what follows in `next`.
+const LINES: usize = 1000;
+
+/// The gateway's `/stats`, with the lines after a key; `None` where there is no such route.
+pub(crate) async fn fetch(gateway: &Gateway, after: Option<&str>) -> Result<Option<Value>, Failure> {
+    let after = after.map_or_else(String::new, |after| format!("&after={after}"));
+    let request = gateway.call(&gateway.way.server.route(&format!("/stats?limit={LINES}{after}")))?;
     let next = gateway.command("doctor");
     let answer = gateway.ask(request).await;
     let answer = answer.map_err(|why| why.blamed(Fault::Upgrade, "the gateway hangs, or is none", &next))?;
     if answer.status == StatusCode::NOT_FOUND {
         return Ok(None);
     }
-    if let Some(away) = turned_away(gateway, answer.status) {
+    if let Some(away) = turned_away(gateway, &answer) {
         return Err(away);
     }
     match serde_json::from_slice(&answer.body) {
@@ -36,9 +39,9 @@ pub(crate) async fn fetch(gateway: &Gateway) -> Result<Option<Value>, Failure> {
     }
 }
 
-/// What is said of a key.
-pub(crate) fn agent<'a>(stats: &'a Value, key: &AgentKey) -> Option<&'a Value> {
-    stats["agents"].as_array()?.iter().find(|agent| agent["key"] == key.as_str())
+/// The lines.
+pub(crate) fn agents(stats: &Value) -> &[Value] {
+    stats["agents"].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A field of seconds.
@@ -52,7 +55,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
 }
 
 pub(crate) async fn run(gateway: &Gateway, json: bool) -> Result<(), Failure> {
-    let Some(stats) = during("the gateway's counts", fetch(gateway)).await? else {
+    let Some(stats) = during("the gateway's counts", fetch(gateway, None)).await? else {
         let cause = "it is no gateway, or one without that route";
         return Err(Failure::new(Fault::Upgrade, "/stats is answered with 404", cause, gateway.command("doctor")));
     };
@@ -71,9 +74,12 @@ pub(crate) async fn run(gateway: &Gateway, json: bool) -> Result<(), Failure> {
         size(count("sent_bytes")),
         size(count("received_bytes")),
     ));
-    let agents = stats["agents"].as_array().map_or(&[][..], Vec::as_slice);
+    let agents = agents(&stats);
     if !agents.is_empty() {
         table(agents.iter().map(row));
+    }
+    if let Some(matching) = stats["matching"].as_u64().filter(|matching| *matching > agents.len() as u64) {
+        say(format_args!("… and {} more", matching - agents.len() as u64));
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::{error::Error as StdError, io, path::Path, sync::Arc, time::Duration};
 
-use hyper_rustls::ConfigBuilderExt;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -26,7 +25,7 @@ pub(crate) fn connector(ca: Option<&Path>, insecure: bool) -> Result<TlsConnecto
     let config = match ca {
         _ if insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
         Some(file) => builder.with_root_certificates(roots(file)?),
-        None => builder.with_webpki_roots(),
+        None => builder.with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
     };
     Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
 }

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    egress::Egress,
+    egress::{Egress, Environment},
     fault::{Failure, Fault},
     server::Server,
     tls,
@@ -28,7 +28,7 @@ pub(crate) type BoxedIo = Box<dyn Io>;
 #[derive(Clone)]
 pub(crate) struct Way {
     pub(crate) server: Server,
-    pub(crate) egress: Option<Egress>,
+    pub(crate) environment: Environment,
     tls: Option<TlsConnector>,
     /// Whether the certificate is looked at.
     pub(crate) is_verified: bool,
@@ -43,8 +43,9 @@ impl Way {
         insecure: bool,
         patience: Duration,
     ) -> Result<Self, Box<dyn StdError>> {
-        let tls = if server.is_tls { Some(tls::connector(ca, insecure)?) } else { None };
-        Ok(Self { egress: Egress::of(&server), server, tls, is_verified: !insecure, patience })
+        let connector = || tls::connector(ca, insecure);
+        let tls = if server.is_tls { Some(connector()?) } else { None };
+        Ok(Self { environment: Environment::of(&server, connector)?, server, tls, is_verified: !insecure, patience })
     }
 
     /// Every stage.
@@ -54,9 +55,14 @@ impl Way {
         Ok(self.secure(io).await?.0)
     }
 
+    /// The proxy of the environment, if it is for this server.
+    pub(crate) fn egress(&self) -> Option<&Egress> {
+        if let Environment::Proxy(egress) = &self.environment { Some(egress) } else { None }
+    }
+
     /// Whom TCP is to reach: the server, or the proxy in front of it.
     pub(crate) fn first_hop(&self) -> (&str, u16) {
-        match &self.egress {
+        match self.egress() {
             Some(egress) => (egress.host(), egress.port()),
             None => (&self.server.host, self.server.port),
         }
@@ -116,7 +122,7 @@ impl Way {
 
     /// Through the proxy of the environment, if there is one.
     pub(crate) async fn pass(&self, tcp: TcpStream) -> Result<BoxedIo, Failure> {
-        match &self.egress {
+        match self.egress() {
             Some(egress) => egress.through(tcp, &self.server, self.patience).await,
             None => Ok(Box::new(tcp)),
         }

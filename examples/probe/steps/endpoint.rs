@@ -76,7 +76,7 @@ pub(crate) async fn upgrade(gateway: &Gateway, key: Option<&AgentKey>, plain: &A
             Ok(Passed::ok("gets through; credentials are not asked for", Credentials::Unwanted))
         }
         StatusCode::UPGRADE_REQUIRED => Err(stripped()),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(overloaded(&answer)),
+        StatusCode::SERVICE_UNAVAILABLE => Err(overloaded(&answer)),
         status if status.is_client_error() => {
             let what = format!("gets through; without credentials it is answered {}", status.as_u16());
             Ok(Passed::ok(what, Credentials::Wanted))
@@ -117,7 +117,12 @@ pub(crate) async fn auth(gateway: &Gateway, key: Option<&AgentKey>, credentials:
             "RUNNER_TOKEN belongs to another key, or the key to somebody else",
             "the same with the sandbox's own key and token",
         )),
-        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) => Err(overloaded(&answer)),
+        (StatusCode::TOO_MANY_REQUESTS, _) => Err(failure(
+            "429: too many failed log-ins from here",
+            "a sandbox keeps trying with a wrong RUNNER_TOKEN, perhaps this one",
+            &format!("the same again in {} s ; the agents' logs", answer.header(header::RETRY_AFTER)),
+        )),
+        (StatusCode::SERVICE_UNAVAILABLE, _) => Err(overloaded(&answer)),
         (status, _) => Err(failure(
             &format!("{} with a token", status.as_u16()),
             "the gateway takes the key for none, or its own check of tokens fails",
@@ -182,6 +187,6 @@ fn stripped() -> Failure {
 
 fn overloaded(answer: &Answer) -> Failure {
     let what = format!("{}, Retry-After: {}", answer.status, answer.header(header::RETRY_AFTER));
-    let cause = "too many failed log-ins, or too many upgrades at once";
+    let cause = "there is no room for more tunnels or upgrades, or whatever checks tokens does not answer";
     Failure::new(Fault::Upgrade, what, cause, "the same again later; the gateway's log")
 }

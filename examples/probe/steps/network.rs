@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    egress::Egress,
+    egress::Environment,
     report::{Outcome, Passed},
     way::{BoxedIo, Way},
     words::took,
@@ -15,7 +15,7 @@ pub(crate) async fn name(way: &Way) -> Outcome<Vec<SocketAddr>> {
     let asked = Instant::now();
     let addrs = way.resolve().await?;
     let (host, _) = way.first_hop();
-    let whose = way.egress.as_ref().map_or_else(String::new, |egress| format!("the proxy's ({}): ", egress.variable));
+    let whose = way.egress().map_or_else(String::new, |egress| format!("the proxy's ({}): ", egress.variable));
     if host.parse::<IpAddr>().is_ok() {
         return Ok(Passed::skip(format!("{whose}{host} is an address"), addrs));
     }
@@ -33,13 +33,13 @@ pub(crate) async fn tcp(way: &Way, addrs: &[SocketAddr]) -> Outcome<TcpStream> {
 pub(crate) async fn proxy(way: &Way, tcp: TcpStream) -> Outcome<BoxedIo> {
     let asked = Instant::now();
     let io = way.pass(tcp).await?;
-    Ok(match (&way.egress, Egress::excepted(&way.server)) {
-        (Some(egress), _) => {
+    Ok(match &way.environment {
+        Environment::Direct => Passed::ok("none in the environment", io),
+        Environment::Excepted(variable) => Passed::ok(format!("none: {variable} is set, but not for this server"), io),
+        Environment::Proxy(egress) => {
             let time = took(asked.elapsed());
             Passed::ok(format!("through {}, which {} names ({time})", egress.url(), egress.variable), io)
         }
-        (None, Some(variable)) => Passed::ok(format!("none: {variable} is set, but not for this server"), io),
-        (None, None) => Passed::ok("none in the environment", io),
     })
 }
 

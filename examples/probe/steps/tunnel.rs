@@ -35,8 +35,8 @@ pub(crate) struct Tunnel {
 
 /// Without a key: which ones there are, if the gateway tells.
 pub(crate) async fn keys(gateway: &Gateway) -> Outcome<()> {
-    let stats = stats::fetch(gateway).await.ok().flatten().unwrap_or_default();
-    let agents = stats["agents"].as_array().map_or(&[][..], Vec::as_slice);
+    let stats = stats::fetch(gateway, None).await.ok().flatten().unwrap_or_default();
+    let agents = stats::agents(&stats);
     let mut keys: Vec<_> = agents.iter().filter_map(|agent| stats::text(&agent["key"])).take(MAX_KEYS).collect();
     if agents.len() > keys.len() {
         keys.push("…".to_owned());
@@ -47,11 +47,12 @@ pub(crate) async fn keys(gateway: &Gateway) -> Outcome<()> {
 
 /// What the gateway says of the key, and whether it is so.
 pub(crate) async fn state(gateway: &Gateway, key: &AgentKey) -> Outcome<Tunnel> {
-    let Some(stats) = stats::fetch(gateway).await? else {
+    let Some(stats) = stats::fetch(gateway, Some(&just_before(key))).await? else {
         let tunnel = Tunnel { key: key.clone(), anybody: nobody(), measured: None, is_known: false };
         return Ok(Passed::skip("the gateway has no /stats", tunnel));
     };
-    let agent = stats::agent(&stats, key).ok_or_else(|| no_connection(gateway, key))?;
+    let agent = stats::agents(&stats).iter().find(|agent| agent["key"] == key.as_str());
+    let agent = agent.ok_or_else(|| no_connection(gateway, key))?;
     let since =
         stats::seconds(&agent["since_seconds"]).map_or_else(String::new, |since| format!(" for {}", took(since)));
     if agent["state"] != "connected" {
@@ -64,6 +65,15 @@ pub(crate) async fn state(gateway: &Gateway, key: &AgentKey) -> Outcome<Tunnel> 
     let tunnel = Tunnel { key: key.clone(), anybody, measured, is_known: true };
     let answer = tunnel.lives(gateway, &since).await?;
     Ok(Passed::ok(format!("connected{since}, {protocol}; it answers ({})", took(answer.took)), tunnel))
+}
+
+/// A text behind which this key comes first, in the order of keys: their characters are all before `~`.
+fn just_before(key: &AgentKey) -> String {
+    let mut text = key.as_str().to_owned();
+    let last = text.pop().unwrap_or('0');
+    text.extend(('/'..last).last());
+    text.push('~');
+    text
 }
 
 fn nobody() -> TargetName {

@@ -3,7 +3,11 @@
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{assert_fault, assert_well, at, probe, sandbox, servers::pretending, step};
+use super::{
+    assert_fault, assert_well, at, probe, sandbox,
+    servers::{pretending, refusing},
+    step,
+};
 use crate::{
     Gateway, TOKEN,
     chaos::Chaos,
@@ -75,6 +79,31 @@ async fn a_tunnel_that_is_lost_between_two_looks_is_told_by_what_the_second_one_
         let ended = at(&format!("http://{server}"), "doctor --key a").await;
         assert_fault(&ended, code, "tunnel", &[says]);
     }
+}
+
+#[tokio::test]
+async fn a_key_is_found_among_more_than_a_gateway_tells_of_at_once() {
+    let server = pretending(502, "text/plain; charset=utf-8", "target_unknown").await;
+    for key in ["a", "a0", "a-0", "desktop-9", "z"] {
+        let ended = at(&format!("http://{server}/many"), &format!("doctor --key {key} --json")).await;
+        assert_eq!(step(&ended, "tunnel")["verdict"], "ok", "{ended:?}");
+    }
+    let ended = at(&format!("http://{server}/many"), "doctor --key no").await;
+    assert_fault(&ended, 16, "tunnel", &["no connection: no sandbox is connected as no"]);
+}
+
+#[tokio::test]
+async fn too_many_failed_log_ins_are_told_from_a_wrong_token() {
+    let answer = "HTTP/1.1 426 Upgrade Required\r\nupgrade: websocket\r\ncontent-length: 0\r\n\r\n";
+    let limited = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
+    let server = refusing(answer, limited).await;
+    let ended = at(&format!("http://{server}"), "doctor --token wrong").await;
+    assert_fault(&ended, 15, "auth", &["429: too many failed log-ins", "RUNNER_TOKEN", "again in 30 s"]);
+    assert!(ended.stdout.contains("ok    upgrade     gets through"), "{ended:?}");
+    let busy = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+    let server = refusing(answer, busy).await;
+    let ended = at(&format!("http://{server}"), "doctor --token t").await;
+    assert_fault(&ended, 14, "upgrade", &["503 Service Unavailable, Retry-After: 1", "no room"]);
 }
 
 #[tokio::test]

@@ -107,11 +107,12 @@ async fn stats_are_a_line_for_each_sandbox_or_the_gateways_json() {
 
 #[tokio::test]
 async fn what_a_server_writes_reaches_no_terminal_as_it_is() {
-    let body = r#"{"agents":[{"key":"a\u001b[2J\nb","state":"connected","last_cause":"\u0007"}]}"#;
+    let body = r#"{"matching":1001,"agents":[{"key":"a\u001b[2J\nb","state":"connected","last_cause":"\u0007"}]}"#;
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let server = answering(answer.leak()).await;
     let ended = at(&format!("http://{server}"), "stats").await;
-    assert_eq!(ended.stdout.lines().count(), 3, "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 4, "{ended:?}");
+    assert!(ended.stdout.ends_with("… and 1000 more\n"), "{ended:?}");
     assert!(ended.stdout.contains(r"a\u{1b}[2J\nb"), "{ended:?}");
     assert!(!ended.stdout.contains(['\x1b', '\x07']), "{ended:?}");
 }

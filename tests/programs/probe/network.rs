@@ -108,7 +108,7 @@ async fn a_middlebox_is_known_by_its_headers_and_by_what_it_takes_out() {
 
 /// The doctor with a proxy in the environment.
 async fn with_proxy(gateway: &Gateway, proxy: &str, no_proxy: &str) -> Ended {
-    let command = format!("probe doctor --key desktop-1 --token {TOKEN} --server http://{}", gateway.addr);
+    let command = format!("probe doctor --key desktop-1 --token {TOKEN} --insecure --server http://{}", gateway.addr);
     Program::run(&command, &[("HTTP_PROXY", proxy), ("NO_PROXY", no_proxy)]).await
 }
 
@@ -119,8 +119,10 @@ async fn the_proxy_of_the_environment_is_used_and_named() {
     let (plain, guarded) = (http_proxy(None, None).await, http_proxy(None, Some("dXNlcjpodW50ZXIy")).await);
     for (variable, shown) in [
         (format!("http://{plain}"), format!("http://{plain}")),
+        (plain.to_string(), format!("http://{plain}")),
         (format!("http://user:hunter2@{guarded}"), format!("http://{guarded}")),
         (format!("socks5h://{}", socks_proxy().await), "socks5h://127.0.0.1:".to_owned()),
+        (format!("https://{}", tls(plain, "127.0.0.1").await.0), "https://127.0.0.1:".to_owned()),
     ] {
         let ended = with_proxy(&gateway, &variable, "").await;
         assert_well(&ended);
@@ -146,6 +148,13 @@ async fn a_proxy_that_refuses_is_told_from_one_that_is_not_there() {
         let next = format!("NO_PROXY={}", gateway.addr.ip());
         assert_fault(&ended, 13, "proxy", &[status, "HTTP_PROXY", cause, &next]);
     }
+    let ended = with_proxy(&gateway, &format!("https://{}", tls(proxy, "127.0.0.1").await.0), "").await;
+    assert_fault(&ended, 13, "proxy", &["407"]);
+    let ended = with_proxy(&gateway, &format!("https://{proxy}"), "").await;
+    assert_fault(&ended, 12, "proxy", &["the port does not speak TLS"]);
+    let ended = with_proxy(&gateway, "ftp://user:hunter2@127.0.0.1", "").await;
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert_eq!(ended.stderr, "error: HTTP_PROXY is not a proxy's URL\n");
     let ended = with_proxy(&gateway, "http://127.0.0.1:1", "").await;
     assert_fault(&ended, 11, "tcp", &["127.0.0.1:1: Connection refused"]);
     assert!(ended.stdout.contains("the proxy's (HTTP_PROXY)"), "{ended:?}");

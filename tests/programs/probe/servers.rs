@@ -1,14 +1,16 @@
 //! What stands in a server's place or before it: proxies of the environment, TLS, servers that are no gateway, and
 //! middleboxes that cut idle connections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Json, Router,
+    extract::Query,
     http::{StatusCode, header},
     routing::get,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -51,19 +53,44 @@ pub(super) async fn answering(answer: &'static str) -> SocketAddr {
     .await
 }
 
-/// A gateway by its looks: it says that `a` is connected, and answers whoever asks for it with this.
+/// Answers requests for an upgrade with one text, and others with another.
+pub(super) async fn refusing(plain: &'static str, upgrade: &'static str) -> SocketAddr {
+    serve(move |mut tcp| async move {
+        loop {
+            let answer = if head(&mut tcp).await?.contains("upgrade: websocket\r\n") { upgrade } else { plain };
+            tcp.write_all(answer.as_bytes()).await?;
+        }
+    })
+    .await
+}
+
+/// A gateway by its looks: it says that `a` is connected, and answers whoever asks for it with this. Below `/many` it
+/// has many sandboxes, and tells of two at once.
 pub(super) async fn pretending(status: u16, kind: &'static str, body: &'static str) -> SocketAddr {
-    let required = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
     let stats = r#"{"agents":[{"key":"a","state":"connected"}]}"#;
     let status = StatusCode::from_u16(status).unwrap();
+    let version = (header::SEC_WEBSOCKET_VERSION, "13");
+    let required = async || (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket"), version]);
     let app = Router::new()
-        .route("/api/v1/revdial", get(move || async move { (StatusCode::UPGRADE_REQUIRED, required) }))
+        .route("/api/v1/revdial", get(required.clone()))
+        .route("/many/api/v1/revdial", get(required))
         .route("/stats", get(move || async move { stats }))
+        .route("/many/stats", get(two_of_many))
         .fallback(move || async move { (status, [(header::CONTENT_TYPE, kind)], body) });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(axum::serve(listener, app).into_future());
     addr
+}
+
+/// The first two keys after the one that is asked for, as the gateway tells of more than it tells at once.
+async fn two_of_many(Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    let digits = (0..10).flat_map(|n| [format!("a{n}"), format!("a-{n}"), format!("desktop-{n}")]);
+    let mut keys: Vec<String> = digits.chain(["a", "b", "nn", "z"].map(str::to_owned)).collect();
+    keys.sort();
+    keys.retain(|key| query.get("after").is_none_or(|after| key > after));
+    let lines = keys.iter().take(2).map(|key| json!({ "key": key, "state": "connected" }));
+    Json(json!({ "agents": lines.collect::<Vec<_>>() }))
 }
 
 /// An HTTP proxy: connects where it is told to, or answers this status; with credentials only, if it wants some.
