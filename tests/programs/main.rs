@@ -10,6 +10,7 @@ mod life;
 mod load;
 #[path = "../support/plan.rs"]
 mod plan;
+mod probe;
 #[path = "../support/process.rs"]
 mod process;
 mod sandbox;
