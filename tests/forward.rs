@@ -139,7 +139,7 @@ async fn names_lead_to_their_addresses_and_nowhere_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_does_not_answer_is_given_five_seconds() {
+async fn b75_a_service_that_does_not_answer_is_given_five_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("busy.sock");
     // Nobody accepts, and the backlog is full.

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
@@ -55,7 +55,7 @@ pub(super) async fn reach(target: &TargetName, targets: &Targets) -> Result<Sock
         debug!(%target, "refused a stream: not a target of this agent");
         return Err((ResetCode::TARGET_UNKNOWN, "not a target of this agent"));
     };
-    match timeout(CONNECT_WITHIN, Socket::connect(address)).await {
+    match timeout(CONNECT_WITHIN, Socket::connect(address, targets)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => {
             debug!(%target, %address, %error, "refused a stream: the service cannot be reached");
@@ -94,10 +94,10 @@ impl Socket {
         }
     }
 
-    async fn connect(address: &Address) -> io::Result<Self> {
+    async fn connect(address: &Address, targets: &Targets) -> io::Result<Self> {
         match address {
             Address::Tcp { host, port } => {
-                let socket = TcpStream::connect((host.as_str(), *port)).await?;
+                let socket = dial(host, *port, targets).await?;
                 socket.set_nodelay(true)?;
                 Ok(Self::Tcp(socket))
             }
@@ -113,6 +113,24 @@ impl Socket {
             Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
+}
+
+/// Dials the addresses of a host, one after the other, as far as they are allowed. What was judged is what is dialled: the
+/// name is not looked up a second time.
+async fn dial(host: &str, port: u16, targets: &Targets) -> io::Result<TcpStream> {
+    let mut failed = None;
+    for address in lookup_host((host, port)).await? {
+        if !targets.allows(address) {
+            debug!(%address, "refused a stream: the address is not allowed");
+            failed.get_or_insert(io::Error::from(io::ErrorKind::PermissionDenied));
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// What the caller is told about a connect that failed. In no case did a byte reach the service.

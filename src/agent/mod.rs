@@ -78,6 +78,7 @@
 //! server, by the same connector and with the same token; it goes to the default target, and outlives the control link.
 //! The service is connected first, so that its refusal reaches the caller.
 
+mod allowed;
 mod attempt;
 mod backoff;
 mod config;

@@ -1,7 +1,8 @@
 //! What a forwarding agent lets callers reach: an allow-list of names, each with a local address.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
+use super::allowed::Allowed;
 use crate::{
     error::{Error, ErrorKind},
     key::{InvalidName, TargetName},
@@ -25,7 +26,10 @@ use crate::{
 /// # Ok::<(), revdial::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Targets(BTreeMap<TargetName, Address>);
+pub struct Targets {
+    addresses: BTreeMap<TargetName, Address>,
+    allowed: Allowed,
+}
 
 /// Where a target is: a TCP port or a unix socket.
 ///
@@ -84,29 +88,51 @@ impl Targets {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the name has an address already.
     pub fn with(mut self, name: TargetName, address: Address) -> Result<Self, Error> {
-        if self.0.contains_key(&name) {
+        if self.addresses.contains_key(&name) {
             return Err(invalid(&name.to_string(), "the target is given twice"));
         }
-        self.0.insert(name, address);
+        self.addresses.insert(name, address);
         Ok(self)
+    }
+
+    /// Dials only the addresses that `allowed` takes, and refuses others with [`ErrorKind::TargetDenied`]. Default all.
+    ///
+    /// It is asked at each connect with the very address that is dialled then, so that a host name which comes to mean
+    /// another machine opens no other door. Unix sockets are none of its matters. It must not block.
+    ///
+    /// ```
+    /// use revdial::agent::Targets;
+    ///
+    /// let targets = Targets::parse(["db=db.example:5432"])?.allow(|address| address.port() == 5432);
+    /// # Ok::<(), revdial::Error>(())
+    /// ```
+    #[must_use]
+    pub fn allow(mut self, allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.allowed = Allowed::by(allowed);
+        self
+    }
+
+    /// Whether this address may be dialled.
+    pub(crate) fn allows(&self, address: SocketAddr) -> bool {
+        self.allowed.has(address)
     }
 
     /// The address behind a name.
     #[must_use]
     pub fn get(&self, name: &TargetName) -> Option<&Address> {
-        self.0.get(name)
+        self.addresses.get(name)
     }
 
     /// How many targets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.addresses.len()
     }
 
     /// Whether nothing is allowed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.addresses.is_empty()
     }
 }
 
