@@ -9,6 +9,10 @@ mod http2;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
+#[path = "../support/process.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod process;
+mod program;
 mod proxies;
 mod proxy;
 mod tls;

@@ -113,7 +113,7 @@ fn prepare(command: &str, env: &[(&str, &str)]) -> Command {
 }
 
 /// Where cargo puts examples: beside the folder of the tests.
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
     let path = profile.join("examples").join(name);
