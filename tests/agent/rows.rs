@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use crate::{
     setback,
 };
 
-/// What an agent logs on this thread.
+/// What all agents of this process log. One log for all: a subscriber of a thread misses what another thread was first to log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -42,22 +42,27 @@ impl Write for Log {
 }
 
 impl Log {
-    fn begin(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(move || log.clone()).finish())
+    fn begin() -> &'static Self {
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).init();
+            log
+        });
+        &LOG
     }
 
-    /// How many lines are warnings.
-    fn warnings(&self) -> usize {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().matches(" WARN ").count()
+    /// How many warnings there are of this key.
+    fn warnings(&self, key: &str) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(" WARN ") && line.contains(&format!("key={key} "))).count()
     }
 }
 
 /// Runs an agent against a server for an hour: it is refused, slowly, loudly, and counted by its kind each time.
-async fn is_slow_and_loud(net: &Net, kind: ErrorKind) {
-    let (counted, log) = (Counted::new(), Log::default());
-    let _logging = log.begin();
-    let agent = net.agent();
+async fn is_slow_and_loud(net: &Net, key: &str, kind: ErrorKind) {
+    let (counted, log) = (Counted::new(), Log::begin());
+    let agent = net.build(Agent::builder("http://gateway", key).token(TOKEN));
     let mut status = agent.status();
     let (_listener, run) = agent.listen();
     let run = tokio::spawn(run);
@@ -70,21 +75,22 @@ async fn is_slow_and_loud(net: &Net, kind: ErrorKind) {
     assert!(dials.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(30)));
     run.abort();
     let failures = counted.sum(&format!("revdial_agent_connect_failures_total{{{}}}", kind.as_str()));
-    assert_eq!((failures as usize, log.warnings()), (dials.len(), dials.len()));
+    assert_eq!((failures as usize, log.warnings(key)), (dials.len(), dials.len()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn b5_b90_a_server_without_a_common_version_is_tried_slowly_and_loudly() {
-    is_slow_and_loud(&Net::answering(426, &[("sec-websocket-protocol", "other.v9")]), ErrorKind::Version).await;
-    for with_frame in [true, false] {
-        is_slow_and_loud(&Net::closing(CloseCode::VERSION, with_frame), ErrorKind::Version).await;
+    let answering = Net::answering(426, &[("sec-websocket-protocol", "other.v9")]);
+    is_slow_and_loud(&answering, "b5-426", ErrorKind::Version).await;
+    for (with_frame, key) in [(true, "b5-close"), (false, "b5-closed")] {
+        is_slow_and_loud(&Net::closing(CloseCode::VERSION, with_frame), key, ErrorKind::Version).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn b7_credentials_that_are_not_taken_are_shown_slowly_and_loudly() {
-    is_slow_and_loud(&Net::answering(401, &[("www-authenticate", "Bearer")]), ErrorKind::Auth).await;
-    is_slow_and_loud(&Net::closing(CloseCode::CREDENTIALS, true), ErrorKind::Auth).await;
+    is_slow_and_loud(&Net::answering(401, &[("www-authenticate", "Bearer")]), "b7-401", ErrorKind::Auth).await;
+    is_slow_and_loud(&Net::closing(CloseCode::CREDENTIALS, true), "b7-close", ErrorKind::Auth).await;
 }
 
 #[tokio::test(start_paused = true)]

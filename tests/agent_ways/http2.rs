@@ -27,7 +27,7 @@ use crate::{
     Gateway, NAME, Running, builder,
     certificates::Authority,
     key,
-    net::{Net, TOKEN},
+    net::{Net, TOKEN, relay::Fault},
     proxy::{Proxy, Socks},
 };
 
@@ -75,7 +75,7 @@ async fn a_server_whose_tls_agrees_on_http_1_1_is_asked_by_that() {
     for alpn in [vec![], vec![b"http/1.1".to_vec()]] {
         let mut config = authority.issue("127.0.0.1").server();
         config.alpn_protocols = alpn;
-        let gateway = Gateway::tls(config).await;
+        let gateway = Gateway::tls_of_old(config).await;
         let options = TlsOptions::new().roots_pem(authority.pem.clone());
         let mut agent = Running::of(over_http2(&format!("https://{}", gateway.addr)).tls(options).build().unwrap());
         agent.connected().await;
@@ -133,6 +133,56 @@ async fn dial_back_passes_over_http2_too() {
     agent.connected().await;
     assert_eq!(gateway.connman.list()[0].protocol, Protocol::Dialback);
     gateway.works().await;
+}
+
+#[tokio::test]
+async fn the_tail_of_a_stream_over_http2_leaves_though_its_connection_was_dropped() {
+    let gateway = Gateway::plain().await;
+    let builder = over_http2(&format!("http://{}", gateway.addr)).protocol(ProtocolChoice::Dialback);
+    let agent = builder.build().unwrap();
+    let mut status = agent.status();
+    let (mut listener, run) = agent.listen();
+    let run = tokio::spawn(run);
+    status.wait_for(AgentStatus::is_connected).await.unwrap();
+    let sent = vec![7; 8 * 1024 * 1024];
+    let (stream, _) = tokio::join!(gateway.dial(), async {
+        let mut stream = listener.accept().await.unwrap();
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            AsyncWriteExt::write_all(&mut stream, &sent).await.unwrap();
+            AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+        });
+    });
+    let mut got = Vec::new();
+    let mut stream = stream.unwrap();
+    tokio::time::timeout(crate::DEADLINE, stream.read_to_end(&mut got)).await.expect("an end").unwrap();
+    assert_eq!(got.len(), sent.len());
+    run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_over_http2_that_passes_nothing_is_left_soon_after_its_link() {
+    let connman = ConnectionManager::new();
+    let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let service = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap()).into_service();
+    let net = Net::new(move |io| {
+        let service = TowerToHyperService::new(service.clone());
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        let serving = server.enable_connect_protocol().serve_connection(TokioIo::new(io), service);
+        let ends = ends.clone();
+        tokio::spawn(async move {
+            let _ = serving.await;
+            let _ = ends.send(Instant::now());
+        });
+    });
+    let mut agent = Running::of(net.build(over_http2("http://gateway")));
+    agent.connected().await;
+    // Its end is never said to have arrived.
+    net.fault(Fault::SilentDown);
+    let dropped = Instant::now();
+    drop(agent);
+    let ended = tokio::time::timeout(Duration::from_secs(30), ended.recv()).await.expect("left").unwrap();
+    assert!(ended - dropped <= Duration::from_secs(6), "{:?}", ended - dropped);
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,13 @@ fn key() -> AgentKey {
     "a".parse().unwrap()
 }
 
+/// What a gateway speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Http {
+    One,
+    Both,
+}
+
 /// A real server on loopback.
 struct Gateway {
     connman: ConnectionManager,
@@ -59,15 +66,20 @@ struct Gateway {
 impl Gateway {
     /// Without TLS, over HTTP/1.1 and 2.
     async fn plain() -> Self {
-        Self::new(None).await
+        Self::new(None, Http::Both).await
     }
 
     /// With TLS, and what that agrees on.
     async fn tls(config: ServerConfig) -> Self {
-        Self::new(Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::new(Some(TlsAcceptor::from(Arc::new(config))), Http::Both).await
     }
 
-    async fn new(acceptor: Option<TlsAcceptor>) -> Self {
+    /// The same, and nothing but HTTP/1.1.
+    async fn tls_of_old(config: ServerConfig) -> Self {
+        Self::new(Some(TlsAcceptor::from(Arc::new(config))), Http::One).await
+    }
+
+    async fn new(acceptor: Option<TlsAcceptor>, http: Http) -> Self {
         let connman = ConnectionManager::new();
         let layer = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap());
         let service = TowerToHyperService::new(layer.into_service());
@@ -78,10 +90,10 @@ impl Gateway {
                 let (service, acceptor) = (service.clone(), acceptor.clone());
                 tokio::spawn(async move {
                     match acceptor {
-                        None => serve(socket, service).await,
+                        None => serve(socket, service, http).await,
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(socket).await {
-                                serve(stream, service).await;
+                                serve(stream, service, http).await;
                             }
                         }
                     }
@@ -113,7 +125,7 @@ impl Gateway {
     }
 }
 
-async fn serve<S, B>(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: S)
+async fn serve<S, B>(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: S, http: Http)
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B> + Clone + Send + 'static,
     S: hyper::service::Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>,
@@ -124,6 +136,9 @@ where
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().enable_connect_protocol();
+    if http == Http::One {
+        builder = builder.http1_only();
+    }
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(io), service).await;
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error as _, time::Duration};
 use rcgen::date_time_ymd;
 use revdial::{
     ErrorKind,
-    agent::{AgentBuilder, TlsOptions},
+    agent::{AgentBuilder, HttpVersion, TlsOptions},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -168,15 +168,25 @@ fn options_that_cannot_be_fail_at_once_and_are_named() {
 }
 
 #[tokio::test]
-async fn tls_that_no_version_is_common_to_is_told() {
+async fn an_agent_asks_by_alpn_for_the_http_that_it_speaks() {
     let identity = Authority::new().issue("127.0.0.1");
-    let mut config = identity.server();
-    // A server that asks for a protocol which no agent offers.
-    config.alpn_protocols = vec![b"spdy/1".to_vec()];
-    let gateway = Gateway::tls(config).await;
-    let agent = builder(&url(&gateway)).insecure(true).http(revdial::agent::HttpVersion::Http2).build().unwrap();
-    let (cause, _, refused, text) = Running::of(agent).setback().await;
-    assert_eq!((cause, refused), (ErrorKind::Tls, true), "{text}");
-    let alert = rustls::AlertDescription::NoApplicationProtocol;
-    assert!(text.contains(&format!("{alert:?}")), "{text}");
+    let table = [
+        ("spdy/1", HttpVersion::Http2, false),
+        ("h2", HttpVersion::Http1, false),
+        ("http/1.1", HttpVersion::Http1, true),
+    ];
+    for (alpn, http, works) in table {
+        let mut config = identity.server();
+        config.alpn_protocols = vec![alpn.into()];
+        let gateway = Gateway::tls(config).await;
+        let mut agent = Running::of(builder(&url(&gateway)).insecure(true).http(http).build().unwrap());
+        if works {
+            agent.connected().await;
+            continue;
+        }
+        let (cause, _, refused, text) = agent.setback().await;
+        assert_eq!((cause, refused), (ErrorKind::Tls, true), "{text}");
+        let alert = rustls::AlertDescription::NoApplicationProtocol;
+        assert!(text.contains(&format!("{alert:?}")), "{alpn}: {text}");
+    }
 }

@@ -117,8 +117,10 @@ impl TlsOptions {
                 verified.with_client_auth_cert(certificates, key).map_err(|why| ("tls.identity", why.to_string()))?
             }
         };
+        // Asked for also where it is all: what lies in front of a server may take nothing said for HTTP/2.
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
         if http2 {
-            server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            server.alpn_protocols.insert(0, b"h2".to_vec());
         }
         Ok(Tls::new(server, proxy, name.transpose()?))
     }
