@@ -27,7 +27,7 @@ use crate::{
     Gateway, NAME, Running, builder,
     certificates::Authority,
     key,
-    net::{Net, TOKEN, relay::Fault},
+    net::{Net, TOKEN},
     proxy::{Proxy, Socks},
 };
 
@@ -158,31 +158,6 @@ async fn the_tail_of_a_stream_over_http2_leaves_though_its_connection_was_droppe
     tokio::time::timeout(crate::DEADLINE, stream.read_to_end(&mut got)).await.expect("an end").unwrap();
     assert_eq!(got.len(), sent.len());
     run.abort();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_over_http2_that_passes_nothing_is_left_soon_after_its_link() {
-    let connman = ConnectionManager::new();
-    let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
-    let service = RevDialLayer::new(connman.clone(), SharedBearer::new(TOKEN).unwrap()).into_service();
-    let net = Net::new(move |io| {
-        let service = TowerToHyperService::new(service.clone());
-        let mut server = http2::Builder::new(TokioExecutor::new());
-        let serving = server.enable_connect_protocol().serve_connection(TokioIo::new(io), service);
-        let ends = ends.clone();
-        tokio::spawn(async move {
-            let _ = serving.await;
-            let _ = ends.send(Instant::now());
-        });
-    });
-    let mut agent = Running::of(net.build(over_http2("http://gateway")));
-    agent.connected().await;
-    // Its end is never said to have arrived.
-    net.fault(Fault::SilentDown);
-    let dropped = Instant::now();
-    drop(agent);
-    let ended = tokio::time::timeout(Duration::from_secs(30), ended.recv()).await.expect("left").unwrap();
-    assert!(ended - dropped <= Duration::from_secs(6), "{:?}", ended - dropped);
 }
 
 #[tokio::test(start_paused = true)]
