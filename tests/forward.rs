@@ -160,7 +160,7 @@ async fn b78_a_name_that_comes_to_mean_an_address_that_may_not_be_dialled_is_den
     let port = service.local_addr().unwrap().port();
     let (allowed, counted) = (Arc::new(AtomicBool::new(true)), Counted::new());
     let asked = Arc::clone(&allowed);
-    let targets = Targets::parse([format!("localhost:{port}")]).unwrap().dialling(move |addr| {
+    let targets = Targets::parse([format!("localhost:{port}")]).unwrap().allow(move |addr| {
         assert_eq!((addr.ip().is_loopback(), addr.port()), (true, port));
         asked.load(Ordering::SeqCst)
     });
@@ -177,7 +177,7 @@ async fn b78_a_name_that_comes_to_mean_an_address_that_may_not_be_dialled_is_den
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_does_not_answer_is_given_five_seconds() {
+async fn b75_a_service_that_does_not_answer_is_given_five_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("busy.sock");
     // Nobody accepts, and the backlog is full.

@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "agent/backoff.rs",
     "agent/endpoint.rs",
     "agent/pace.rs",
+    "agent/proxy_choice.rs",
     "proxy/head.rs",
 ];
 

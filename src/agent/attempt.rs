@@ -13,7 +13,7 @@ use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     config::Config,
-    connect::{Connect, ServerIo, open, upgrade},
+    connect::{Connect, Reached, failed, open, opening, upgrade},
     refusal::{Retry, Setback},
 };
 use crate::{
@@ -110,11 +110,11 @@ impl Server {
     }
 
     async fn reach(&self) -> Result<(MessageLink, Protocol), Setback> {
-        let (io, headers) = self.open(&self.config.uri).await?;
-        upgrade(io, &self.config.uri, headers, self.config.protocol).await
+        let (reached, headers) = self.open(&self.config.uri).await?;
+        upgrade(reached, &self.config.uri, headers, (self.config.http, self.config.protocol)).await
     }
 
-    async fn open(&self, uri: &Uri) -> Result<(Box<dyn ServerIo>, HeaderMap), Setback> {
+    async fn open(&self, uri: &Uri) -> Result<(Reached, HeaderMap), Setback> {
         let token = caught("the token source panicked", self.config.token.ask()).await?;
         caught("the connector panicked", open(&self.connector, uri, token)).await?
     }
@@ -129,11 +129,12 @@ impl Server {
             Setback::caused(ErrorKind::Protocol, Retry::Never, "the server named a path that is not dialled", why)
         })?;
         let picked_up = async {
-            let (io, headers) = self.open(&uri).await?;
-            match link::pick_up(io, &uri, headers).await {
+            let (reached, headers) = self.open(&uri).await?;
+            let opening = opening(self.config.http, &reached);
+            match link::pick_up(reached.io, opening, &uri, headers).await {
                 Ok(Ok(link)) => Ok(link),
                 Ok(Err(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
-                Err(error) => Err(Setback::caused(ErrorKind::Handshake, Retry::Never, "the upgrade failed", error)),
+                Err(error) => Err(failed(error)),
             }
         };
         timeout(REACH_WITHIN, picked_up).await.unwrap_or_else(|_| Err(too_late()))

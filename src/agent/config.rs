@@ -1,16 +1,27 @@
 //! How an agent is set up: every setting, its default, and the checks of all of them in one place.
 
-use std::{fmt, io::Read, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
-use http::Uri;
-use secrecy::{ExposeSecret, SecretString};
+use http::{Uri, uri::Scheme};
+#[cfg(not(feature = "tls"))]
+use hyper_util::client::proxy::matcher::Intercept;
+use secrecy::SecretString;
 use tower_service::Service;
+use tracing::info;
+#[cfg(feature = "tls")]
+use tracing::warn;
 
+#[cfg(feature = "tls")]
+use super::tls::TlsOptions;
 use super::{
     backoff::Backoff,
-    connect::{self, BoxError, BoxFuture, Connector, ProtocolChoice},
+    choices::{HttpVersion, ProtocolChoice},
+    connect::{BoxError, Connector},
+    egress::Egress,
     endpoint::endpoint,
+    proxy_choice::ProxyChoice,
     run::Agent,
+    token::Token,
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -19,9 +30,6 @@ use crate::{
     metrics,
     proto::SessionConfig,
 };
-
-/// The longest token that is read from a file, in bytes: what HTTP servers take in a header.
-const MAX_TOKEN_FILE: u64 = 8 * 1024;
 
 /// Sets an agent up; made by [`Agent::builder`].
 ///
@@ -37,6 +45,10 @@ pub struct AgentBuilder {
     version: String,
     instance: Option<InstanceId>,
     protocol: ProtocolChoice,
+    http: HttpVersion,
+    proxy: ProxyChoice,
+    #[cfg(feature = "tls")]
+    tls: TlsOptions,
     #[cfg(feature = "tls")]
     insecure: bool,
 }
@@ -58,16 +70,8 @@ pub(crate) struct Config {
     pub(crate) hello: Hello,
     /// What it speaks.
     pub(crate) protocol: ProtocolChoice,
-}
-
-/// Where the bearer token comes from.
-pub(crate) enum Token {
-    /// Given.
-    Value(SecretString),
-    /// Read at each attempt.
-    File(PathBuf),
-    /// Asked at each attempt.
-    Source(Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, BoxError>> + Send + Sync>),
+    /// How it asks for its WebSockets.
+    pub(crate) http: HttpVersion,
 }
 
 /// A setting that cannot be, and why.
@@ -89,6 +93,10 @@ impl AgentBuilder {
             version: concat!("revdial/", env!("CARGO_PKG_VERSION")).to_owned(),
             instance: None,
             protocol: ProtocolChoice::Auto,
+            http: HttpVersion::Http1,
+            proxy: ProxyChoice::Environment,
+            #[cfg(feature = "tls")]
+            tls: TlsOptions::new(),
             #[cfg(feature = "tls")]
             insecure: false,
         }
@@ -158,6 +166,27 @@ impl AgentBuilder {
         self
     }
 
+    /// Over which version of HTTP the server is asked for WebSockets. Default [`HttpVersion::Http1`].
+    pub fn http(mut self, version: HttpVersion) -> Self {
+        self.http = version;
+        self
+    }
+
+    /// Through which proxy the server is reached. Default [`ProxyChoice::Environment`]. Only for [`build`](Self::build)'s
+    /// own connector.
+    pub fn proxy(mut self, choice: ProxyChoice) -> Self {
+        self.proxy = choice;
+        self
+    }
+
+    /// How TLS is done: own roots, a certificate of the agent's own, another name. Only for [`build`](Self::build)'s own
+    /// connector, and servers at https and wss.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        self.tls = options;
+        self
+    }
+
     /// Whether the server's certificate goes unchecked, so that anyone on the way can read and change everything,
     /// the token first of all. Default false; logged at `warn`. Only for [`build`](Self::build)'s own connector.
     #[cfg(feature = "tls")]
@@ -166,39 +195,51 @@ impl AgentBuilder {
         self
     }
 
-    /// Makes the agent, with a connector of its own: TCP, and TLS for https if the feature `tls` is on.
+    /// Makes the agent, with a connector of its own: TCP, through a proxy if one is named, and TLS for https and wss if the
+    /// feature `tls` is on.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], whose source names the setting that cannot be.
-    #[cfg(feature = "tls")]
     pub fn build(self) -> Result<Agent, Error> {
-        let insecure = self.insecure;
+        let proxy = self.proxy.clone();
+        #[cfg(feature = "tls")]
+        let (tls, insecure, http2) = (self.tls.clone(), self.insecure, self.http == HttpVersion::Http2);
         let config = self.check()?;
-        if insecure {
-            tracing::warn!(key = %config.key, "the server's certificate goes unchecked, as asked for");
+        let variable = |name: &str| std::env::var(name).ok();
+        let proxy = proxy.proxy(&config.uri, variable).map_err(|why| invalid("proxy", why))?;
+        if let Some(proxy) = &proxy {
+            info!(key = %config.key, proxy = %proxy.uri(), "the server is reached through a proxy");
         }
-        let connector = super::tls::around(connect::tcp(), insecure).map_err(|why| invalid("tls", why.to_string()))?;
-        Ok(Agent::new(config, Box::new(Connector(connector))))
+        #[cfg(feature = "tls")]
+        let tls = {
+            if let Some(option) = tls.first().filter(|_| config.uri.scheme() != Some(&Scheme::HTTPS)) {
+                return Err(invalid(option, "is set, and the URL of the server is one without TLS"));
+            }
+            if insecure {
+                warn!(key = %config.key, "the server's certificate goes unchecked, as asked for");
+            }
+            tls.build(insecure, http2).map_err(|(option, why)| invalid(option, why))?
+        };
+        #[cfg(not(feature = "tls"))]
+        for (setting, uri) in [("server_url", Some(&config.uri)), ("proxy", proxy.as_ref().map(Intercept::uri))] {
+            if uri.and_then(Uri::scheme) == Some(&Scheme::HTTPS) {
+                return Err(invalid(setting, "https and wss need this crate's feature `tls`"));
+            }
+        }
+        let egress = Egress::new(
+            proxy,
+            #[cfg(feature = "tls")]
+            tls,
+        );
+        Ok(Agent::new(config, Box::new(egress)))
     }
 
-    /// Makes the agent, with a connector of its own: TCP, and TLS for https if the feature `tls` is on.
+    /// Makes the agent with a connector: any `Service<Uri>` whose response is hyper I/O, a unix socket's for one. It is
+    /// called with the endpoint's URI, scheme `http` or `https`; proxies and TLS are its matter.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], whose source names the setting that cannot be.
-    #[cfg(not(feature = "tls"))]
-    pub fn build(self) -> Result<Agent, Error> {
-        let config = self.check()?;
-        if config.uri.scheme() == Some(&http::uri::Scheme::HTTPS) {
-            return Err(invalid("server_url", "https and wss need this crate's feature `tls`"));
-        }
-        Ok(Agent::new(config, Box::new(Connector(connect::tcp()))))
-    }
-
-    /// Makes the agent with a connector: any `Service<Uri>` whose response is hyper I/O, hyper-util's proxies and
-    /// unix sockets among them. It is called with the endpoint's URI, scheme `http` or `https`; TLS is its matter.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`], whose source names the setting that cannot be.
+    /// [`ErrorKind::InvalidInput`], whose source names the setting that cannot be: also one that is only for
+    /// [`build`](Self::build)'s own connector.
     pub fn build_with<C>(self, connector: C) -> Result<Agent, Error>
     where
         C: Service<Uri> + Send + 'static,
@@ -206,7 +247,19 @@ impl AgentBuilder {
         C::Error: Into<BoxError>,
         C::Future: Send + 'static,
     {
+        if let Some(setting) = self.for_own_connector() {
+            return Err(invalid(setting, "is of no use with a connector that is given"));
+        }
         Ok(Agent::new(self.check()?, Box::new(Connector(connector))))
+    }
+
+    /// The first setting that is only for the own connector.
+    fn for_own_connector(&self) -> Option<&'static str> {
+        #[cfg(feature = "tls")]
+        if let Some(setting) = self.tls.first().or(self.insecure.then_some("insecure")) {
+            return Some(setting);
+        }
+        matches!(self.proxy, ProxyChoice::Url(_)).then_some("proxy")
     }
 
     fn check(self) -> Result<Config, Error> {
@@ -233,38 +286,8 @@ impl AgentBuilder {
         let mut hello = Hello::new(instance, self.session.bounds());
         hello.agent_version = self.version;
         hello.labels = self.labels;
-        Ok(Config { uri, key, token, session: self.session, backoff: self.backoff, hello, protocol: self.protocol })
-    }
-}
-
-impl Token {
-    /// Whether a token that is known already can be sent.
-    fn check(&self) -> Result<(), &'static str> {
-        match self {
-            Self::Value(token) if token.expose_secret().is_empty() => Err("is empty"),
-            Self::Value(token) => {
-                connect::bearer(token).map(drop).map_err(|_| "has a character that no header can have")
-            }
-            Self::File(path) if path.as_os_str().is_empty() => Err("the path of its file is empty"),
-            Self::File(_) | Self::Source(_) => Ok(()),
-        }
-    }
-
-    /// The token for one attempt.
-    pub(crate) async fn ask(&self) -> Result<SecretString, BoxError> {
-        match self {
-            Self::Value(token) => Ok(token.clone()),
-            Self::Source(source) => source().await,
-            Self::File(path) => {
-                let path = path.clone();
-                tokio::task::spawn_blocking(move || {
-                    let mut text = String::new();
-                    std::fs::File::open(path)?.take(MAX_TOKEN_FILE).read_to_string(&mut text)?;
-                    Ok(SecretString::from(text.trim()))
-                })
-                .await?
-            }
-        }
+        let Self { session, backoff, protocol, http, .. } = self;
+        Ok(Config { uri, key, token, session, backoff, hello, protocol, http })
     }
 }
 
@@ -279,16 +302,6 @@ impl fmt::Display for InvalidSetting {
 }
 
 impl std::error::Error for InvalidSetting {}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(_) => f.write_str("Token(..)"),
-            Self::File(path) => f.debug_tuple("TokenFile").field(path).finish(),
-            Self::Source(_) => f.write_str("TokenSource(..)"),
-        }
-    }
-}
 
 impl fmt::Debug for AgentBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,6 +332,7 @@ mod tests {
             (builder().session(SessionConfig { max_streams: 0, ..SessionConfig::default() }), "max_streams"),
             (builder().backoff(Backoff::new(short * 2, short)), "backoff"),
             (builder().backoff(Backoff::default().slow_range(short * 2, short)), "backoff"),
+            (builder().proxy(ProxyChoice::Url("ftp://a\nb@h".into())), "proxy"),
             (builder().agent_version("v".repeat(65)), "agent_version"),
             (builder().label("l".repeat(129), ""), "label"),
             (builder().label("l", "v".repeat(129)), "label"),
@@ -341,20 +355,17 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_of_the_own_connector_is_none_of_a_given_one() {
+        let given = || hyper_util::client::legacy::connect::HttpConnector::new();
+        assert!(builder().build_with(given()).is_ok());
+        assert!(builder().proxy(ProxyChoice::Direct).build_with(given()).is_ok());
+        let error = builder().proxy(ProxyChoice::Url("http://p".into())).build_with(given()).unwrap_err();
+        assert!(error.source().unwrap().to_string().contains("proxy"));
+    }
+
+    #[test]
     fn https_needs_the_feature_that_brings_it() {
         let built = Agent::builder("https://h", "k").token("t").build();
         assert_eq!(built.is_ok(), cfg!(feature = "tls"));
-    }
-
-    #[tokio::test]
-    async fn a_token_file_is_read_at_each_attempt_and_trimmed() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let token = Token::File(file.path().to_owned());
-        for text in ["one", " two\n"] {
-            std::fs::write(file.path(), text).unwrap();
-            assert_eq!(token.ask().await.unwrap().expose_secret(), text.trim());
-        }
-        drop(file);
-        assert!(token.ask().await.is_err());
     }
 }

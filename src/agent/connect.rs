@@ -5,21 +5,24 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    str::FromStr,
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderValue, Uri, header};
-use hyper_util::client::legacy::connect::HttpConnector;
-use secrecy::{ExposeSecret, SecretString};
+use http::{HeaderMap, Uri, header};
+use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tower_service::Service;
 use tracing::warn;
 
-use super::refusal::{Retry, Setback};
+use super::{
+    choices::{HttpVersion, ProtocolChoice},
+    egress::ProxyError,
+    refusal::{Retry, Setback},
+    token::bearer,
+};
 use crate::{
     error::ErrorKind,
-    link::{Handshake, MessageLink, Protocol, Refused, connect},
+    link::{Handshake, MessageLink, NoConnect, Opening, Protocol, Refused, connect},
 };
 
 /// Any error.
@@ -33,12 +36,20 @@ pub(crate) trait ServerIo: hyper::rt::Read + hyper::rt::Write + Send + Unpin {}
 
 impl<I: hyper::rt::Read + hyper::rt::Write + Send + Unpin> ServerIo for I {}
 
+/// A connection to the server.
+pub(crate) struct Reached {
+    /// Its bytes.
+    pub(crate) io: Box<dyn ServerIo>,
+    /// Whether TLS has agreed on HTTP/2; `None` where that was not asked.
+    pub(crate) http2: Option<bool>,
+}
+
 /// A connector without its type.
 pub(crate) trait Connect: Send {
     /// As of [`Service::poll_ready`].
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
-    /// A new byte stream to the host of `uri`.
-    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Box<dyn ServerIo>, BoxError>>;
+    /// A new connection to the host of `uri`.
+    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Reached, BoxError>>;
 }
 
 /// Any `Service<Uri>` as a [`Connect`].
@@ -55,75 +66,21 @@ where
         self.0.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Box<dyn ServerIo>, BoxError>> {
+    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Reached, BoxError>> {
         let connecting = self.0.call(uri);
         Box::pin(async move {
             let io = connecting.await.map_err(Into::into)?;
-            Ok(Box::new(io) as Box<dyn ServerIo>)
+            Ok(Reached { io: Box::new(io), http2: None })
         })
     }
 }
-
-/// The connector for plain TCP. TCP_NODELAY, since a frame must not wait for the ack of the one before.
-pub(crate) fn tcp() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    tcp
-}
-
-/// Which protocol an agent speaks. From text: `auto`, `native` or `dialback`.
-///
-/// ```
-/// use revdial::agent::ProtocolChoice;
-///
-/// assert_eq!("auto".parse(), Ok(ProtocolChoice::default()));
-/// assert!("http".parse::<ProtocolChoice>().is_err());
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ProtocolChoice {
-    /// The native one if the server does, else [dial-back](crate::dialback), on the same connection.
-    #[default]
-    Auto,
-    /// The native one only: a server that does not speak it is refused, slowly and loudly.
-    Native,
-    /// Dial-back only.
-    Dialback,
-}
-
-/// A text that names no [`ProtocolChoice`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnknownProtocol;
-
-impl FromStr for ProtocolChoice {
-    type Err = UnknownProtocol;
-
-    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "native" => Ok(Self::Native),
-            "dialback" => Ok(Self::Dialback),
-            _ => Err(UnknownProtocol),
-        }
-    }
-}
-
-impl fmt::Display for UnknownProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is none of auto, native, dialback")
-    }
-}
-
-impl StdError for UnknownProtocol {}
 
 /// Connects to the server. The connector is held until it has begun, not until it is done.
 pub(super) async fn open(
     connector: &Mutex<Box<dyn Connect>>,
     uri: &Uri,
     token: Result<SecretString, BoxError>,
-) -> Result<(Box<dyn ServerIo>, HeaderMap), Setback> {
+) -> Result<(Reached, HeaderMap), Setback> {
     let token = token.map_err(|error| no_token("the token cannot be had", error))?;
     let bearer =
         bearer(&token).map_err(|error| no_token("the token has a character that no header can have", error))?;
@@ -132,18 +89,30 @@ pub(super) async fn open(
         poll_fn(|cx| connector.poll_ready(cx)).await.map_err(unreachable)?;
         connector.call(uri.clone())
     };
-    let io = connecting.await.map_err(unreachable)?;
-    Ok((io, HeaderMap::from_iter([(header::AUTHORIZATION, bearer)])))
+    let reached = connecting.await.map_err(unreachable)?;
+    Ok((reached, HeaderMap::from_iter([(header::AUTHORIZATION, bearer)])))
 }
 
-/// Asks for the upgrade, and gives the WebSocket and what is spoken on it.
+/// How to ask for a WebSocket on this connection.
+pub(super) fn opening(version: HttpVersion, reached: &Reached) -> Opening {
+    match (version, reached.http2) {
+        (HttpVersion::Http1, _) | (HttpVersion::Http2, Some(false)) => Opening::Upgrade,
+        (HttpVersion::Http2, Some(true) | None) => Opening::Connect,
+    }
+}
+
+/// Asks for the WebSocket, and gives it and what is spoken on it.
 pub(super) async fn upgrade(
-    io: Box<dyn ServerIo>,
+    reached: Reached,
     uri: &Uri,
     headers: HeaderMap,
-    choice: ProtocolChoice,
+    (version, choice): (HttpVersion, ProtocolChoice),
 ) -> Result<(MessageLink, Protocol), Setback> {
-    match connect(io, uri, headers, choice != ProtocolChoice::Dialback).await {
+    let opening = opening(version, &reached);
+    if version == HttpVersion::Http2 && opening == Opening::Upgrade {
+        warn!("the server's TLS did not agree on HTTP/2, which this agent is set to: it is asked by HTTP/1.1");
+    }
+    match connect(reached.io, opening, uri, headers, choice != ProtocolChoice::Dialback).await {
         Ok(Handshake::Switched { protocol: Protocol::Dialback, .. }) if choice == ProtocolChoice::Native => {
             let what = "the server chose no subprotocol that this agent speaks, which is revdial.v1";
             Err(Setback::new(ErrorKind::Version, Retry::Slow, what))
@@ -159,15 +128,8 @@ pub(super) async fn upgrade(
             Ok((link, protocol))
         }
         Ok(Handshake::Refused(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
-        Err(error) => Err(Setback::caused(ErrorKind::Handshake, Retry::Backoff, "the upgrade failed", error)),
+        Err(error) => Err(failed(error)),
     }
-}
-
-/// The value of `Authorization`; its `Debug` shows nothing of the token.
-pub(crate) fn bearer(token: &SecretString) -> Result<HeaderValue, header::InvalidHeaderValue> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Nothing of it went to the server, so that trying sooner than after a refusal harms nobody.
@@ -175,13 +137,31 @@ fn no_token(what: &str, error: impl Into<BoxError>) -> Setback {
     Setback::caused(ErrorKind::Auth, Retry::Backoff, what, error)
 }
 
-/// A failed connect: slow if the server's TLS is not valid, since only its operator can mend that.
+/// A failed connect: slow where only an operator can mend it, as of TLS that is not valid or a proxy that refuses.
 fn unreachable(error: BoxError) -> Setback {
+    if let Some(proxy) = error.downcast_ref::<ProxyError>() {
+        let retry = if proxy.refused { Retry::Slow } else { Retry::Backoff };
+        return Setback::caused(ErrorKind::Handshake, retry, "no way to the server", error);
+    }
     #[cfg(feature = "tls")]
     if super::tls::is_tls(error.as_ref()) {
         return Setback::caused(ErrorKind::Tls, Retry::Slow, "the server's TLS is not valid", error);
     }
     Setback::caused(ErrorKind::Handshake, Retry::Backoff, "the server cannot be reached", error)
+}
+
+/// A handshake without an answer.
+pub(super) fn failed(error: BoxError) -> Setback {
+    if let Some(NoConnect::NotOffered) = error.downcast_ref() {
+        let what = "the server takes no WebSocket over HTTP/2, which this agent is set to";
+        return Setback::caused(ErrorKind::Version, Retry::Slow, what, error);
+    }
+    #[cfg(feature = "tls")]
+    if super::tls::is_tls(error.as_ref()) {
+        // Where a server asks for a certificate, it refuses only after the client has taken the handshake for done.
+        return Setback::caused(ErrorKind::Tls, Retry::Slow, "the server ended TLS", error);
+    }
+    Setback::caused(ErrorKind::Handshake, Retry::Backoff, "the upgrade failed", error)
 }
 
 impl fmt::Debug for dyn Connect {

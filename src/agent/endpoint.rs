@@ -1,6 +1,9 @@
 //! Where the server's endpoint is: from the URL that a user writes to the one that is dialled. Pure.
 
-use http::{Uri, uri::Scheme};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 
 use crate::key::AgentKey;
 
@@ -21,16 +24,7 @@ pub(crate) fn endpoint(url: &str, key: &AgentKey) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') {
         return Err("has a user name or password; use a token");
     }
-    if authority.host().is_empty() {
-        return Err("has no host");
-    }
-    // `http::Uri` takes `host:` and `host:99999` for hosts without a port.
-    if uri.port().is_none() && authority.as_str() != authority.host() {
-        return Err("has a port that is not a number from 1 to 65535");
-    }
-    if uri.port_u16() == Some(0) {
-        return Err("has a port that is not a number from 1 to 65535");
-    }
+    check(authority)?;
     let query = uri.query().filter(|query| !query.is_empty());
     if query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("runnerid"))) {
         return Err("has a runnerid in its query already; the key goes there");
@@ -44,6 +38,21 @@ pub(crate) fn endpoint(url: &str, key: &AgentKey) -> Result<Uri, &'static str> {
         .path_and_query(format!("{path}?{query}runnerid={key}"))
         .build()
         .map_err(|_| "is not a URL")
+}
+
+/// Whether an authority without a user is a host, and a port if there is one.
+pub(crate) fn check(authority: &Authority) -> Result<(), &'static str> {
+    if authority.host().is_empty() {
+        return Err("has no host");
+    }
+    // `http::Uri` takes `host:` and `host:99999` for hosts without a port.
+    if authority.port().is_none() && authority.as_str() != authority.host() {
+        return Err("has a port that is not a number from 1 to 65535");
+    }
+    if authority.port_u16() == Some(0) {
+        return Err("has a port that is not a number from 1 to 65535");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -117,21 +117,22 @@ impl Socket {
     }
 }
 
-/// Connects to the first of a host's addresses that may be dialled and takes it.
+/// Dials the addresses of a host, one after the other, as far as they are allowed. What was judged is what is dialled: the
+/// name is not looked up a second time.
 async fn dial(host: &str, port: u16, targets: &Targets) -> io::Result<TcpStream> {
-    let mut last = io::ErrorKind::NotFound.into();
-    for addr in lookup_host((host, port)).await? {
-        if !targets.may_dial(addr) {
-            debug!(%addr, "an address is not dialled: not allowed");
-            last = io::ErrorKind::PermissionDenied.into();
+    let mut failed = None;
+    for address in lookup_host((host, port)).await? {
+        if !targets.allows(address) {
+            debug!(%address, "refused a stream: the address is not allowed");
+            failed.get_or_insert(io::Error::from(io::ErrorKind::PermissionDenied));
             continue;
         }
-        match TcpStream::connect(addr).await {
+        match TcpStream::connect(address).await {
             Ok(socket) => return Ok(socket),
-            Err(error) => last = error,
+            Err(error) => failed = Some(error),
         }
     }
-    Err(last)
+    Err(failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// What the caller is told about a connect that failed. In no case did a byte reach the service.

@@ -52,6 +52,13 @@
 //! sooner cannot mend (credentials, key, version, TLS) are retried every 30 to 60 s and logged at `warn`. Only a
 //! replacement, that is another agent under the same key, ends an agent.
 //!
+//! # The way to the server
+//!
+//! [`AgentBuilder::build`] makes a connector: TCP, through the proxy that the environment or a [`ProxyChoice`] names, and TLS
+//! for https and wss by the feature `tls`, verified against Mozilla's roots or as
+//! `TlsOptions` say. [`AgentBuilder::build_with`] takes any other. WebSockets are asked for over HTTP/1.1, or over HTTP/2 if
+//! [`HttpVersion`] says so. The token is asked for at each attempt, and so is followed when it changes.
+//!
 //! # Sessions
 //!
 //! A session outlives its links: streams stall while there is none, and go on with the next one. The agent holds them
@@ -78,23 +85,28 @@
 //! server, by the same connector and with the same token; it goes to the default target, and outlives the control link.
 //! The service is connected first, so that its refusal reaches the caller.
 
+mod allowed;
 mod attempt;
 mod backoff;
+mod choices;
 mod config;
 mod connect;
 mod dialback;
+mod egress;
 mod endpoint;
 mod exhausted;
 mod forward;
 mod life;
 mod listener;
 mod pace;
+mod proxy_choice;
 mod refusal;
 mod relay;
 mod run;
 mod sink;
 mod status;
 mod targets;
+mod token;
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -103,10 +115,14 @@ mod tls;
 
 // What most programs need.
 pub use config::AgentBuilder;
-pub use connect::{ProtocolChoice, UnknownProtocol};
 pub use listener::{AgentAddr, Listener};
 pub use run::{Agent, Run};
 pub use targets::{Address, Targets};
+// How the server is reached, and what is spoken with it.
+pub use choices::{HttpVersion, ProtocolChoice, UnknownHttpVersion, UnknownProtocol};
+pub use proxy_choice::ProxyChoice;
+#[cfg(feature = "tls")]
+pub use tls::TlsOptions;
 // To watch and stop.
 pub use backoff::Backoff;
 pub use status::{AgentStatus, ShutdownHandle};

@@ -1,7 +1,8 @@
 //! What a forwarding agent lets callers reach: an allow-list of names, each with a local address.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
+use super::allowed::Allowed;
 use crate::{
     error::{Error, ErrorKind},
     key::{InvalidName, TargetName},
@@ -26,13 +27,9 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
-    names: BTreeMap<TargetName, Address>,
-    dialled: Dialled,
+    addresses: BTreeMap<TargetName, Address>,
+    allowed: Allowed,
 }
-
-/// Which addresses may be dialled. None: every one.
-#[derive(Clone, Default)]
-struct Dialled(Option<Arc<dyn Fn(SocketAddr) -> bool + Send + Sync>>);
 
 /// Where a target is: a TCP port or a unix socket.
 ///
@@ -91,72 +88,53 @@ impl Targets {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the name has an address already.
     pub fn with(mut self, name: TargetName, address: Address) -> Result<Self, Error> {
-        if self.names.contains_key(&name) {
+        if self.addresses.contains_key(&name) {
             return Err(invalid(&name.to_string(), "the target is given twice"));
         }
-        self.names.insert(name, address);
+        self.addresses.insert(name, address);
         Ok(self)
     }
 
-    /// Which addresses may be dialled, asked for each one that a host's name leads to, and then dialled without another
-    /// look-up: a name that comes to mean another machine leads nowhere new. If none may be, the caller's error is
-    /// [`ErrorKind::TargetDenied`]. Default: every address. It runs on the stream's task and must not block; a panic
-    /// resets the stream.
+    /// Dials only the addresses that `allowed` takes, and refuses others with [`ErrorKind::TargetDenied`]. Default all.
+    ///
+    /// It is asked at each connect with the very address that is dialled then, so that a host name which comes to mean
+    /// another machine opens no other door. Unix sockets are none of its matters. It must not block.
     ///
     /// ```
     /// use revdial::agent::Targets;
     ///
-    /// // Services of this machine, and nothing that `build-box` may resolve to elsewhere.
-    /// let targets = Targets::parse(["build-box:8080"])?.dialling(|addr| addr.ip().is_loopback());
-    /// # let _ = targets;
+    /// let targets = Targets::parse(["db=db.example:5432"])?.allow(|address| address.port() == 5432);
     /// # Ok::<(), revdial::Error>(())
     /// ```
-    pub fn dialling(mut self, allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Self {
-        self.dialled = Dialled(Some(Arc::new(allowed)));
+    #[must_use]
+    pub fn allow(mut self, allowed: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.allowed = Allowed::by(allowed);
         self
     }
 
-    /// Whether an address may be dialled.
-    pub(super) fn may_dial(&self, addr: SocketAddr) -> bool {
-        self.dialled.0.as_ref().is_none_or(|allowed| allowed(addr))
+    /// Whether this address may be dialled.
+    pub(crate) fn allows(&self, address: SocketAddr) -> bool {
+        self.allowed.has(address)
     }
 
     /// The address behind a name.
     #[must_use]
     pub fn get(&self, name: &TargetName) -> Option<&Address> {
-        self.names.get(name)
+        self.addresses.get(name)
     }
 
     /// How many targets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.addresses.len()
     }
 
     /// Whether nothing is allowed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.addresses.is_empty()
     }
 }
-
-impl fmt::Debug for Dialled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "some" } else { "any" })
-    }
-}
-
-/// Functions are equal if they are the same one.
-impl PartialEq for Dialled {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        }
-    }
-}
-
-impl Eq for Dialled {}
 
 impl Address {
     fn read(text: &str) -> Result<Self, &'static str> {

@@ -1,36 +1,75 @@
-//! TLS to the server, by rustls: verified against Mozilla's roots unless that was turned off.
+//! TLS to the server, and to a proxy, by rustls.
 
 use std::{error::Error as StdError, io, sync::Arc};
 
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 
-/// Puts TLS around `tcp` for https; http passes.
-pub(crate) fn around(tcp: HttpConnector, insecure: bool) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = HttpsConnectorBuilder::new();
-    let builder = if insecure {
-        let config =
-            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-        let verifier = Arc::new(Unverified(provider));
-        builder.with_tls_config(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-    } else {
-        builder.with_provider_and_webpki_roots(ring::default_provider())?
-    };
-    Ok(builder.https_or_http().enable_http1().wrap_connector(tcp))
+use super::connect::{BoxError, ServerIo};
+
+mod options;
+mod unverified;
+
+pub use options::TlsOptions;
+
+/// The agent's TLS, as it was set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    server: Arc<ClientConfig>,
+    proxy: Arc<ClientConfig>,
+    /// In the place of the host's.
+    name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    fn new(server: ClientConfig, proxy: ClientConfig, name: Option<ServerName<'static>>) -> Self {
+        Self { server: Arc::new(server), proxy: Arc::new(proxy), name }
+    }
+
+    /// TLS with the server over `io`, and whether both agreed on HTTP/2.
+    pub(crate) async fn to_server(
+        &self,
+        io: Box<dyn ServerIo>,
+        server: &Uri,
+    ) -> Result<(Box<dyn ServerIo>, bool), BoxError> {
+        let name = self.name.clone().map_or_else(|| host(server), Ok)?;
+        let stream = shake_hands(&self.server, name, io).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Box::new(TokioIo::new(stream)), http2))
+    }
+
+    /// TLS with a proxy over `io`.
+    pub(crate) async fn to_proxy(&self, io: Box<dyn ServerIo>, proxy: &Uri) -> Result<Box<dyn ServerIo>, BoxError> {
+        let stream = shake_hands(&self.proxy, host(proxy)?, io).await?;
+        Ok(Box::new(TokioIo::new(stream)))
+    }
+}
+
+async fn shake_hands(
+    config: &Arc<ClientConfig>,
+    name: ServerName<'static>,
+    io: Box<dyn ServerIo>,
+) -> io::Result<TlsStream<TokioIo<Box<dyn ServerIo>>>> {
+    TlsConnector::from(Arc::clone(config)).connect(name, TokioIo::new(io)).await
+}
+
+/// The host as certificates have it: an IPv6 address without its brackets.
+fn host(uri: &Uri) -> Result<ServerName<'static>, BoxError> {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok(ServerName::try_from(bare.to_owned())?)
 }
 
 /// Whether TLS itself failed somewhere below `error`, and not the connection that it runs on.
 pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<rustls::Error>() {
+        if error.is::<tokio_rustls::rustls::Error>() {
             return true;
         }
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -41,47 +80,10 @@ pub(crate) fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Takes any certificate. Signatures are still checked, so that the peer has the key of what it shows.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls;
+
     use super::*;
 
     #[test]
@@ -92,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn connectors_are_made_with_and_without_verification() {
-        for insecure in [false, true] {
-            assert!(around(HttpConnector::new(), insecure).is_ok());
+    fn hosts_are_named_as_in_certificates() {
+        for (uri, name) in [("https://h:1/", "h"), ("https://127.0.0.1/", "127.0.0.1"), ("https://[::1]:1/", "::1")] {
+            assert_eq!(host(&Uri::from_static(uri)).unwrap().to_str(), name);
         }
     }
 }

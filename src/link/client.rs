@@ -1,39 +1,36 @@
-//! The agent's end of the opening handshake: asks for the upgrade, and tells what the server made of it.
+//! The agent's end of the opening handshake: asks for the WebSocket, and tells what the server made of it.
 
-use std::{
-    error::Error as StdError,
-    fmt,
-    future::poll_fn,
-    pin::{Pin, pin},
-    time::Duration,
-};
+use std::{error::Error as StdError, fmt, future::poll_fn, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{
-        CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-        SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
-    },
-    uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri,
+    header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
 };
-use hyper::{
-    body::{Body, Incoming},
-    client::conn::http1,
-};
-use hyper_util::rt::TokioIo;
-use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+use hyper::body::{Body, Incoming};
 
 use super::{
     bytes::ByteLink,
-    handshake::{MARKER, Protocol, SUBPROTOCOL, has_token},
-    messages::{Limits, MessageLink, Side},
+    handshake::{MARKER, Protocol, SUBPROTOCOL},
+    messages::{Limits, MessageLink},
 };
+
+mod extended;
+mod upgrade;
+
+/// How the WebSocket is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// `GET` with `Upgrade`, over HTTP/1.1.
+    Upgrade,
+    /// Extended `CONNECT`, over HTTP/2, on a connection of its own.
+    Connect,
+}
 
 /// What the server answered to the upgrade request.
 #[derive(Debug)]
 pub(crate) enum Handshake {
-    /// 101, with the protocol that the server is going to speak.
+    /// 101 (over HTTP/2: 200), with the protocol that the server is going to speak.
     Switched {
         /// The connection.
         link: MessageLink,
@@ -46,7 +43,7 @@ pub(crate) enum Handshake {
     Refused(Refused),
 }
 
-/// An answer other than 101.
+/// An answer that grants nothing.
 #[derive(Debug)]
 pub(crate) struct Refused {
     /// Its status.
@@ -57,144 +54,102 @@ pub(crate) struct Refused {
     pub(crate) body: String,
 }
 
+/// The server takes no WebSockets over HTTP/2.
+#[derive(Debug)]
+pub(crate) enum NoConnect {
+    /// The connection ended before the server's settings came.
+    NoHttp2,
+    /// Its settings do not offer it, or did not come in time.
+    NotOffered,
+}
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Asks over `io` for the upgrade, by hyper's client, and offers the native protocol or does not. `uri` gives path, query
+/// Asks over `io` for the WebSocket, by hyper's client, and offers the native protocol or does not. `uri` gives path, query
 /// and `Host`; `headers` are added (`Authorization`), where they do not touch the handshake itself. How long the answer
 /// may take is the caller's affair.
 ///
 /// # Errors
-/// The connection failed, or a 101 that no WebSocket server gives.
+/// The connection failed, an answer that no WebSocket server gives, or [`NoConnect`].
 ///
 /// # Cancel safety
 /// Dropping the future drops the connection; there is no task behind it.
-pub(crate) async fn connect<I>(io: I, uri: &Uri, headers: HeaderMap, offer: bool) -> Result<Handshake, BoxError>
+pub(crate) async fn connect<I>(
+    io: I,
+    opening: Opening,
+    uri: &Uri,
+    headers: HeaderMap,
+    offer: bool,
+) -> Result<Handshake, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    exchange(io, uri, headers, offer, async |response: Response<Incoming>, key: &str| {
-        let (protocol, stripped) = judge(response.headers(), key, offer)?;
+    let judge = |granted: &HeaderMap| {
+        let (protocol, stripped) = choice(granted, offer)?;
+        // Over HTTP/1.1 the accept key tells a WebSocket server from others; here nothing else does.
+        if opening == Opening::Connect && !granted.contains_key(SEC_WEBSOCKET_PROTOCOL) && !granted.contains_key(MARKER)
+        {
+            return Err(BadGrant(MARKER).into());
+        }
         let limits = match protocol {
             Protocol::Native => Limits::NATIVE,
             Protocol::Dialback => Limits::CONTROL,
         };
-        Ok(Handshake::Switched { link: take_over::<I>(response, limits).await?, protocol, stripped })
+        Ok((limits, (protocol, stripped)))
+    };
+    let answer = match opening {
+        Opening::Upgrade => upgrade::open(io, uri, headers, offer, judge).await?,
+        Opening::Connect => extended::open(io, uri, headers, offer, judge).await?,
+    };
+    Ok(match answer {
+        Ok((link, (protocol, stripped))) => Handshake::Switched { link, protocol, stripped },
+        Err(refused) => Handshake::Refused(refused),
     })
-    .await
-    .map(|answer| answer.unwrap_or_else(Handshake::Refused))
 }
 
 /// Asks over `io` for the connection that a dial-back server waits for, likewise.
 ///
 /// # Errors
-/// As of [`connect`]; the inner one is an answer other than 101.
-pub(crate) async fn pick_up<I>(io: I, uri: &Uri, headers: HeaderMap) -> Result<Result<ByteLink, Refused>, BoxError>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    exchange(io, uri, headers, false, async |response: Response<Incoming>, key: &str| {
-        judge(response.headers(), key, false)?;
-        Ok(ByteLink::new(take_over::<I>(response, Limits::BYTES).await?))
-    })
-    .await
-}
-
-async fn exchange<I, T>(
+/// As of [`connect`]; the inner one is an answer that grants nothing.
+pub(crate) async fn pick_up<I>(
     io: I,
+    opening: Opening,
     uri: &Uri,
     headers: HeaderMap,
-    offer: bool,
-    switched: impl AsyncFnOnce(Response<Incoming>, &str) -> Result<T, BoxError>,
-) -> Result<Result<T, Refused>, BoxError>
+) -> Result<Result<ByteLink, Refused>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let key = generate_key();
-    let request = request(uri, headers, &key, offer)?;
-    let (mut sender, connection) = http1::handshake::<I, String>(io).await?;
-    let mut exchange = pin!(async {
-        let response = sender.send_request(request).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            switched(response, &key).await.map(Ok)
-        } else {
-            Ok(Err(refused(response).await))
-        }
-    });
-    tokio::select! {
-        outcome = &mut exchange => outcome,
-        // Ended by the upgrade, or failed: the exchange is told in both cases, and knows better what it means.
-        _ = connection.with_upgrades() => exchange.await,
-    }
+    let judge = |granted: &HeaderMap| choice(granted, false).map(|_| (Limits::BYTES, ()));
+    let answer = match opening {
+        Opening::Upgrade => upgrade::open(io, uri, headers, false, judge).await?,
+        Opening::Connect => extended::open(io, uri, headers, false, judge).await?,
+    };
+    Ok(answer.map(|(link, ())| ByteLink::new(link)))
 }
 
-/// The headers stand in the order of the deployed agents'.
-fn request(uri: &Uri, more: HeaderMap, key: &str, offer: bool) -> Result<Request<String>, BoxError> {
-    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut request = Request::new(String::new());
-    *request.uri_mut() = Uri::from(path);
-    let headers = request.headers_mut();
-    headers.insert(HOST, host(uri)?);
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("revdial/", env!("CARGO_PKG_VERSION"))));
-    headers.extend(more);
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+/// Offers the native protocol, or nothing.
+fn offer_protocol(headers: &mut HeaderMap, offer: bool) {
     headers.remove(SEC_WEBSOCKET_PROTOCOL);
     if offer {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    Ok(request)
 }
 
-/// Host and port as `Host` has them: no user, and no port that the scheme implies.
-fn host(uri: &Uri) -> Result<HeaderValue, BoxError> {
-    let host = uri.host().ok_or(BadUri)?;
-    let implied = match uri.scheme_str() {
-        Some("http" | "ws") => Some(80),
-        Some("https" | "wss") => Some(443),
-        _ => None,
-    };
-    Ok(match uri.port_u16().filter(|port| Some(*port) != implied) {
-        Some(port) => HeaderValue::try_from(format!("{host}:{port}"))?,
-        None => HeaderValue::from_str(host)?,
-    })
-}
-
-/// Judges a 101: what the server is going to speak, and whether something on the way took headers out.
-fn judge(headers: &HeaderMap, key: &str, offered: bool) -> Result<(Protocol, bool), BoxError> {
-    if !has_token(headers, UPGRADE, |token| token.eq_ignore_ascii_case("websocket")) {
-        return Err(Bad101(UPGRADE.as_str()).into());
-    }
-    if !has_token(headers, CONNECTION, |token| token.eq_ignore_ascii_case("upgrade")) {
-        return Err(Bad101(CONNECTION.as_str()).into());
-    }
-    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
-        return Err(Bad101(SEC_WEBSOCKET_ACCEPT.as_str()).into());
-    }
+/// Judges what a server that grants says: what it is going to speak, and whether something on the way took headers out.
+fn choice(headers: &HeaderMap, offered: bool) -> Result<(Protocol, bool), BoxError> {
     if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Err(Bad101(SEC_WEBSOCKET_EXTENSIONS.as_str()).into());
+        return Err(BadGrant(SEC_WEBSOCKET_EXTENSIONS).into());
     }
     let marker = headers.get(MARKER);
     match headers.get(SEC_WEBSOCKET_PROTOCOL) {
         Some(chosen) if offered && chosen == SUBPROTOCOL => Ok((Protocol::Native, false)),
-        Some(_) => Err(Bad101(SEC_WEBSOCKET_PROTOCOL.as_str()).into()),
+        Some(_) => Err(BadGrant(SEC_WEBSOCKET_PROTOCOL).into()),
         // The server has chosen, and is going to speak the native protocol.
         None if offered && marker.is_some_and(|marker| marker == SUBPROTOCOL) => Ok((Protocol::Native, true)),
         // One that speaks both has not seen the offer.
         None => Ok((Protocol::Dialback, offered && marker.is_some())),
     }
-}
-
-async fn take_over<I>(response: Response<Incoming>, limits: Limits) -> Result<MessageLink, BoxError>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let upgraded = hyper::upgrade::on(response).await?;
-    Ok(match upgraded.downcast::<I>() {
-        Ok(parts) => MessageLink::with_early(TokioIo::new(parts.io), parts.read_buf, Side::Client, limits).await,
-        Err(upgraded) => MessageLink::with_early(TokioIo::new(upgraded), Bytes::new(), Side::Client, limits).await,
-    })
 }
 
 /// Takes down what a refusal says. A body that is slow to come, or fails, does not hide the status.
@@ -214,17 +169,17 @@ async fn refused(response: Response<Incoming>) -> Refused {
     Refused { status: parts.status, headers: parts.headers, body }
 }
 
-/// A 101 in which this header is missing or wrong.
+/// An answer that grants the WebSocket, in which this header is missing or wrong.
 #[derive(Debug)]
-struct Bad101(&'static str);
+struct BadGrant(HeaderName);
 
-impl fmt::Display for Bad101 {
+impl fmt::Display for BadGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server switched protocols with a missing or wrong {}", self.0)
     }
 }
 
-impl StdError for Bad101 {}
+impl StdError for BadGrant {}
 
 /// A URI without a host.
 #[derive(Debug)]
@@ -237,6 +192,22 @@ impl fmt::Display for BadUri {
 }
 
 impl StdError for BadUri {}
+
+impl fmt::Display for NoConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoHttp2 => {
+                "the connection ended before any HTTP/2 settings came, as of a server that speaks HTTP/1.1"
+            }
+            Self::NotOffered => "its settings offer no extended CONNECT, SETTINGS_ENABLE_CONNECT_PROTOCOL of RFC 8441",
+        })
+    }
+}
+
+impl StdError for NoConnect {}
+
+/// What the agent calls itself.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("revdial/", env!("CARGO_PKG_VERSION")));
 
 /// How much of a refusal's body is kept: a line or two for the log.
 const MAX_BODY: usize = 1024;

@@ -1,7 +1,7 @@
 //! One WebSocket, and nothing about tunnels.
 //!
 //! - `handshake`: what both ends of the opening handshake must agree on.
-//! - `upgrade`: the server's end of it, `client` the agent's.
+//! - `upgrade`: the server's end of it, `client` the agent's; over HTTP/1.1, and over HTTP/2 by extended `CONNECT`.
 //! - `messages`: whole binary messages once it is done, over one of the two framings that `engine` chooses from: `framed`,
 //!   which is ours (with `header`, `close`, and `inbound` and `outbound` for its buffers), and `library`, the only place
 //!   that names the WebSocket library, but for the key arithmetic of the handshake.
@@ -33,7 +33,7 @@ mod wire;
 
 // For the agent.
 #[cfg(feature = "agent")]
-pub(crate) use client::{Handshake, Refused, connect, pick_up};
+pub(crate) use client::{Handshake, NoConnect, Opening, Refused, connect, pick_up};
 // For everybody above.
 pub(crate) use bytes::{ByteEnd, ByteLink};
 pub use error::LinkEnd;

@@ -107,13 +107,17 @@ impl Drop for Program {
 fn prepare(command: &str, env: &[(&str, &str)]) -> Command {
     let mut words = command.split_whitespace();
     let mut prepared = Command::new(example(words.next().expect("a name")));
-    prepared.args(words).env_remove("RUST_LOG").env_remove("RUNNER_TOKEN").envs(env.iter().copied());
+    // What the machine of the test is set to is not the program's.
+    for name in ["RUST_LOG", "RUNNER_TOKEN", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"] {
+        prepared.env_remove(name);
+    }
+    prepared.args(words).env_remove("ALL_PROXY").envs(env.iter().copied());
     prepared.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     prepared
 }
 
 /// Where cargo puts examples: beside the folder of the tests.
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
     let path = profile.join("examples").join(name);

@@ -1,13 +1,15 @@
 use bytes::Bytes;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::*;
+use super::{upgrade::host, *};
 
 async fn connect_over(io: DuplexStream) -> Result<Handshake, BoxError> {
     let uri = Uri::from_static("https://user@host.example:8443/tunnel?runnerid=a%20b");
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer t"));
-    connect(TokioIo::new(io), &uri, headers, true).await
+    connect(TokioIo::new(io), Opening::Upgrade, &uri, headers, true).await
 }
 
 async fn request_head(raw: &mut DuplexStream) -> String {
@@ -118,7 +120,8 @@ async fn what_was_not_offered_is_not_asked_for_and_cannot_be_chosen() {
             raw.write_all(answer.as_bytes()).await.unwrap();
         };
         let uri = Uri::from_static("http://host/tunnel");
-        let (outcome, ()) = tokio::join!(connect(TokioIo::new(io), &uri, HeaderMap::new(), false), server);
+        let (outcome, ()) =
+            tokio::join!(connect(TokioIo::new(io), Opening::Upgrade, &uri, HeaderMap::new(), false), server);
         match outcome {
             Ok(Handshake::Switched { protocol: Protocol::Dialback, stripped: false, .. }) => assert!(works),
             outcome => assert!(!works && outcome.is_err(), "{outcome:?}"),
@@ -140,7 +143,7 @@ async fn a_connection_that_was_picked_up_bears_bytes_and_those_behind_the_101_ar
         raw.write_all(&answer).await.unwrap();
     };
     let uri = Uri::from_static("http://host/tunnel?revdial.dialer=0&revdial.req=1");
-    let (outcome, ()) = tokio::join!(pick_up(TokioIo::new(io), &uri, HeaderMap::new()), server);
+    let (outcome, ()) = tokio::join!(pick_up(TokioIo::new(io), Opening::Upgrade, &uri, HeaderMap::new()), server);
     let mut link = outcome.unwrap().unwrap();
     let read = poll_fn(|cx| link.poll_read(cx, 9)).await.unwrap();
     assert_eq!(read.unwrap(), "x");

@@ -1,0 +1,105 @@
+//! Asks by `GET` with `Upgrade`, over HTTP/1.1.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
+    header::{CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT},
+    uri::PathAndQuery,
+};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+
+use super::{AGENT, BadGrant, BadUri, BoxError, Refused, offer_protocol, refused};
+use crate::link::{
+    handshake::has_token,
+    messages::{Limits, MessageLink, Side},
+};
+
+/// Asks, and makes a link of what is granted, with the limits that `judge` finds right.
+pub(super) async fn open<I, T>(
+    io: I,
+    uri: &Uri,
+    headers: HeaderMap,
+    offer: bool,
+    judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
+) -> Result<Result<(MessageLink, T), Refused>, BoxError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let key = generate_key();
+    let request = request(uri, headers, &key, offer)?;
+    let (mut sender, connection) = http1::handshake::<I, String>(io).await?;
+    let mut exchange = pin!(async {
+        let response = sender.send_request(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Err(refused(response).await));
+        }
+        check(response.headers(), &key)?;
+        let (limits, judged) = judge(response.headers())?;
+        Ok(Ok((take_over::<I>(response, limits).await?, judged)))
+    });
+    tokio::select! {
+        outcome = &mut exchange => outcome,
+        // Ended by the upgrade, or failed: the exchange is told in both cases, and knows better what it means.
+        _ = connection.with_upgrades() => exchange.await,
+    }
+}
+
+/// The headers stand in the order of the deployed agents'.
+fn request(uri: &Uri, more: HeaderMap, key: &str, offer: bool) -> Result<Request<String>, BoxError> {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut request = Request::new(String::new());
+    *request.uri_mut() = Uri::from(path);
+    let headers = request.headers_mut();
+    headers.insert(HOST, host(uri)?);
+    headers.insert(USER_AGENT, AGENT);
+    headers.extend(more);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    offer_protocol(headers, offer);
+    Ok(request)
+}
+
+/// Host and port as `Host` has them: no user, and no port that the scheme implies.
+pub(super) fn host(uri: &Uri) -> Result<HeaderValue, BoxError> {
+    let host = uri.host().ok_or(BadUri)?;
+    let implied = match uri.scheme_str() {
+        Some("http" | "ws") => Some(80),
+        Some("https" | "wss") => Some(443),
+        _ => None,
+    };
+    Ok(match uri.port_u16().filter(|port| Some(*port) != implied) {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}"))?,
+        None => HeaderValue::from_str(host)?,
+    })
+}
+
+/// Whether a 101 is one of a WebSocket server that has read the request.
+fn check(headers: &HeaderMap, key: &str) -> Result<(), BoxError> {
+    if !has_token(headers, UPGRADE, |token| token.eq_ignore_ascii_case("websocket")) {
+        return Err(BadGrant(UPGRADE).into());
+    }
+    if !has_token(headers, CONNECTION, |token| token.eq_ignore_ascii_case("upgrade")) {
+        return Err(BadGrant(CONNECTION).into());
+    }
+    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
+        return Err(BadGrant(SEC_WEBSOCKET_ACCEPT).into());
+    }
+    Ok(())
+}
+
+async fn take_over<I>(response: Response<Incoming>, limits: Limits) -> Result<MessageLink, BoxError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let upgraded = hyper::upgrade::on(response).await?;
+    Ok(match upgraded.downcast::<I>() {
+        Ok(parts) => MessageLink::with_early(TokioIo::new(parts.io), parts.read_buf, Side::Client, limits).await,
+        Err(upgraded) => MessageLink::with_early(TokioIo::new(upgraded), Bytes::new(), Side::Client, limits).await,
+    })
+}
