@@ -2,14 +2,14 @@
 
 use std::{error::Error as StdError, io, path::Path, sync::Arc, time::Duration};
 
-use rustls::{
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::{
     fault::{Failure, Fault},
@@ -65,12 +65,12 @@ pub(crate) async fn secure(
 
 fn diagnosed(server: &Server, error: &io::Error) -> Failure {
     let told = shown(&error.to_string());
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>()) {
+        Some(tokio_rustls::rustls::Error::InvalidCertificate(why)) => {
             let (cause, look) = certificate(why);
             failure(server, &told, cause, &format!(" </dev/null | openssl x509 -noout {look}"))
         }
-        Some(rustls::Error::InvalidMessage(_)) => {
+        Some(tokio_rustls::rustls::Error::InvalidMessage(_)) => {
             let cause = "the port does not speak TLS: the server is at http://, or this is another service's port";
             let next = format!("curl -v http://{}/", server.host_and_port());
             Failure::new(Fault::Tls, told, cause, next)
@@ -115,7 +115,7 @@ impl ServerCertVerifier for Unverified {
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
@@ -124,7 +124,7 @@ impl ServerCertVerifier for Unverified {
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
         verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
@@ -133,7 +133,7 @@ impl ServerCertVerifier for Unverified {
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
         verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 

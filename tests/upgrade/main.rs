@@ -12,14 +12,14 @@ mod hosts;
 mod http2;
 mod limits;
 mod link;
+#[path = "../support/listed.rs"]
+#[expect(dead_code, reason = "another test uses the rest")]
+mod listed;
 #[cfg(feature = "agent")]
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
 mod rate;
-#[path = "../support/listed.rs"]
-#[expect(dead_code, reason = "another test uses the rest")]
-mod listed;
 #[path = "../support/raw.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod raw;

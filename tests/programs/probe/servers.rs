@@ -9,7 +9,6 @@ use axum::{
     http::{StatusCode, header},
     routing::get,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -17,6 +16,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Serves connections, each in a task of its own, for as long as the test lasts.
 async fn serve<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
@@ -132,7 +132,9 @@ pub(super) async fn tls(server: SocketAddr, name: &str) -> (SocketAddr, String) 
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let certificate = CertificateDer::from(made.cert.der().to_vec());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(
+        tokio_rustls::rustls::crypto::ring::default_provider(),
+    ));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(vec![certificate], key).unwrap()));
     let addr = serve(move |tcp| {
