@@ -25,8 +25,8 @@ use crate::commands::serve;
 /// What a read of a quiet link asks for, on the stack. A batch that is written from less is not worth a buffer either.
 const SMALL: usize = 4 * 1024;
 
-/// What a read of a busy link asks for.
-const LARGE: usize = 64 * 1024;
+/// What a read of a busy link asks for: a window. (Measured: half of it costs a tenth of bulk's throughput.)
+const LARGE: usize = 128 * 1024;
 
 /// Each turn writes all that is queued and reads once; then those run whom that woke, and the next turn writes what they
 /// have to say. It ends with the link.

@@ -108,3 +108,27 @@ pub(super) fn mask(bytes: &mut [u8], key: Key) {
         *byte ^= key;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pushed_is_found_again_in_pieces_of_any_length() {
+        for (key, len) in [0, 117, 118, 65_527, 65_528, 100_000].into_iter().flat_map(|n| [(None, n), (Some(KEY), n)]) {
+            let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let mut frame = Vec::new();
+            push(&mut frame, key, Head { kind: Kind::Data, stream: 7 << 24, count: len }, &data);
+            let (found, found_key, at) = head(&frame).expect("a whole head");
+            assert!(matches!(found, Head { kind: Kind::Data, stream: 0x0700_0000, count } if count == len));
+            assert_eq!((found_key, frame.len() - at), (key, len as usize));
+            assert!((0..at).all(|cut| head(&frame[..cut]).is_none()), "{len}");
+            let mut key = key.unwrap_or_default();
+            for piece in frame[at..].chunks_mut(4099) {
+                mask(piece, key);
+                key.rotate_left(piece.len() % 4);
+            }
+            assert!(frame[at..] == data, "{len}");
+        }
+    }
+}
