@@ -24,6 +24,8 @@ pub(crate) enum Carrier {
     Upgraded,
     /// The messages of one tungstenite WebSocket, with its defaults: as if one stream were enough.
     Raw,
+    /// The least that a multiplexer over a WebSocket can do, which is no product: what bounds the goals of ours.
+    Bare,
     /// The `yamux` crate over TCP.
     YamuxTcp,
     /// The `yamux` crate over the messages of a tungstenite WebSocket.
@@ -32,14 +34,14 @@ pub(crate) enum Carrier {
     H2,
 }
 
-use Carrier::{Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded, YamuxTcp, YamuxWebSocket};
+use Carrier::{Bare, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded, YamuxTcp, YamuxWebSocket};
 
 impl Carrier {
     /// Those with streams, in the order of the tables; variants of ours and [`Raw`] are added where they tell something.
     pub(crate) const STREAMS: [Self; 6] = [Native, Dialback, Tcp, YamuxTcp, YamuxWebSocket, H2];
 
-    pub(crate) const ALL: [Self; 10] =
-        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Upgraded, Raw, YamuxTcp, YamuxWebSocket, H2];
+    pub(crate) const ALL: [Self; 11] =
+        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Upgraded, Raw, Bare, YamuxTcp, YamuxWebSocket, H2];
 
     /// For tables.
     pub(crate) const fn name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Carrier {
             Tcp => "plain TCP",
             Upgraded => "a WebSocket a stream",
             Raw => "raw tungstenite",
+            Bare => "a bare mux",
             YamuxTcp => "yamux over TCP",
             YamuxWebSocket => "yamux over tungstenite",
             H2 => "h2, reversed",
@@ -67,6 +70,7 @@ impl Carrier {
             Tcp => "tcp",
             Upgraded => "upgraded",
             Raw => "raw",
+            Bare => "bare",
             YamuxTcp => "yamux-tcp",
             YamuxWebSocket => "yamux-websocket",
             H2 => "h2",

@@ -2,7 +2,7 @@
 
 use crate::{
     book::{Book, Spread},
-    carrier::Carrier::{self, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded},
+    carrier::Carrier::{self, Bare, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded},
     quantity::Quantity,
     task::Way,
 };
@@ -91,6 +91,12 @@ impl List<'_> {
         self.add(row, figure, self.book.ratio((quantity, of), (quantity, to)), bounds);
     }
 
+    /// Ours over another in the same quantity, whose goal has its bound in what a bare mux makes of that.
+    fn native(&mut self, row: &'static str, quantity: Quantity, to: Carrier, bounds: [Bound; 2]) {
+        self.over(row, quantity, Native, to, bounds);
+        self.bounded_by(Bare, self.book.ratio((quantity, Bare), (quantity, to)));
+    }
+
     /// The last row's goal has its bound in what this carrier, which is no product, reaches.
     fn bounded_by(&mut self, carrier: Carrier, reached: Option<Spread>) {
         if let (Some(gate), Some(reached)) = (self.gates.last_mut(), reached) {
@@ -98,27 +104,28 @@ impl List<'_> {
         }
     }
 
-    /// One quantity over another of ours.
+    /// One quantity over another of ours; likewise.
     fn own(&mut self, row: &'static str, over: Quantity, under: Quantity, bounds: [Bound; 2]) {
         let figure = format!("{} ÷ {}", over.name(), under.name());
         self.add(row, figure, self.book.ratio((over, Native), (under, Native)), bounds);
+        self.bounded_by(Bare, self.book.ratio((over, Bare), (under, Bare)));
     }
 
     fn small(&mut self) {
-        self.over("A1", Quantity::Trip, Native, Tcp, [AtMost(1.35), AtMost(1.15)]);
+        self.native("A1", Quantity::Trip, Tcp, [AtMost(1.35), AtMost(1.15)]);
         self.own("A2", Quantity::Dial, Quantity::Trip, [AtMost(2.0), AtMost(1.6)]);
         let at_20 = Quantity::DelayedTrip(20);
         self.own("A3", Quantity::DelayedDial(20), at_20, [AtMost(1.15), AtMost(1.05)]);
         self.own("A3", Quantity::DelayedDialConfirmed(20), at_20, [AtMost(2.15), AtMost(2.05)]);
-        self.over("A4", Quantity::DialsAtOnce, Native, Dialback, [AtLeast(5.0), AtLeast(10.0)]);
-        self.over("A5", Quantity::DialsAtOnce, Native, H2, [AtLeast(2.0), AtLeast(4.0)]);
+        self.native("A4", Quantity::DialsAtOnce, Dialback, [AtLeast(5.0), AtLeast(10.0)]);
+        self.native("A5", Quantity::DialsAtOnce, H2, [AtLeast(2.0), AtLeast(4.0)]);
     }
 
     fn http(&mut self) {
-        self.over("A6", Quantity::Get, Native, Tcp, [AtMost(1.25), AtMost(1.10)]);
-        self.over("A7", Quantity::Gets, Native, Tcp, [AtLeast(1.0), AtLeast(1.2)]);
-        self.over("A7", Quantity::GetsP99, Native, Tcp, [AtMost(1.3), AtMost(1.0)]);
-        self.over("A8", Quantity::CpuPer100kGets, Native, H2, [AtMost(1.4), AtMost(0.9)]);
+        self.native("A6", Quantity::Get, Tcp, [AtMost(1.25), AtMost(1.10)]);
+        self.native("A7", Quantity::Gets, Tcp, [AtLeast(1.0), AtLeast(1.2)]);
+        self.native("A7", Quantity::GetsP99, Tcp, [AtMost(1.3), AtMost(1.0)]);
+        self.native("A8", Quantity::CpuPer100kGets, H2, [AtMost(1.4), AtMost(0.9)]);
     }
 
     fn bulk(&mut self) {
@@ -127,14 +134,15 @@ impl List<'_> {
             (Way::Down, [AtLeast(1.0), AtLeast(1.9)], [AtLeast(0.7), AtLeast(1.0)]),
         ];
         for (way, bounds, _) in one_and_eight {
-            self.over("A9", Quantity::Bulk(way, 1), Native, Raw, bounds);
+            self.native("A9", Quantity::Bulk(way, 1), Raw, bounds);
         }
         for (way, _, bounds) in one_and_eight {
             let (eight, raw) = ((Quantity::Bulk(way, 8), Native), (Quantity::Bulk(way, 1), Raw));
             self.add("A10", format!("{} ÷ {}", eight.0.name(), Raw.name()), self.book.ratio(eight, raw), bounds);
+            self.bounded_by(Bare, self.book.ratio((eight.0, Bare), raw));
         }
         for way in Way::BOTH {
-            self.over("A11", Quantity::CpuPerGib(way), Native, Tcp, [AtMost(1.25), AtMost(1.0)]);
+            self.native("A11", Quantity::CpuPerGib(way), Tcp, [AtMost(1.25), AtMost(1.0)]);
         }
     }
 
@@ -156,7 +164,9 @@ impl List<'_> {
 
     fn memory(&mut self) {
         self.plain("A13", Quantity::PerTunnel, Native, [AtMost(8.0), AtMost(4.0)]);
+        self.bounded_by(Bare, self.book.spread(Quantity::PerTunnel, Bare));
         self.plain("A14", Quantity::PerStream, Native, [AtMost(1.5), AtMost(0.6)]);
+        self.bounded_by(Bare, self.book.spread(Quantity::PerStream, Bare));
     }
 
     fn calls(&mut self) {

@@ -7,7 +7,7 @@ use tokio_tungstenite::client_async;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
-    h2,
+    bare, h2,
     message_bytes::MessageBytes,
     native, raw,
     sockets::{accept, connect, listen},
@@ -36,6 +36,7 @@ impl Agent {
             match self.carrier {
                 Carrier::Tcp | Carrier::Upgraded => {}
                 Carrier::Raw => drop(spawn(raw::agent(websocket(server).await))),
+                Carrier::Bare => bare::agent(websocket(server).await).await,
                 Carrier::YamuxTcp => yamux::agent(connect(server).await.compat()),
                 Carrier::YamuxWebSocket => yamux::agent(MessageBytes::new(websocket(server).await).compat()),
                 Carrier::H2 => h2::agent(connect(server).await).await,

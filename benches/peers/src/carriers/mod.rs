@@ -1,6 +1,7 @@
 //! The carriers, each with its two sides: how a server opens a stream, and how an agent takes it.
 
 pub(crate) mod agent;
+mod bare;
 mod h2;
 mod h2_pipe;
 mod message_bytes;

@@ -11,7 +11,7 @@ use tokio_tungstenite::accept_async;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
-    h2,
+    bare, h2,
     message_bytes::MessageBytes,
     native, raw,
     sockets::{accept, connect, listen},
@@ -30,6 +30,7 @@ pub(crate) enum Opener {
     Native(ConnectionManager, AgentKey),
     Tcp(SocketAddr),
     Upgraded(SocketAddr),
+    Bare(bare::Opener),
     Yamux(yamux::Opener),
     H2(h2::Opener),
 }
@@ -46,6 +47,7 @@ impl Opener {
                 Box::new(stream)
             }
             Self::Upgraded(address) => Box::new(upgraded::dial(*address).await),
+            Self::Bare(opener) => opener.dial(),
             Self::Yamux(opener) => opener.dial().await,
             Self::H2(opener) => opener.dial().await,
         }
@@ -80,7 +82,7 @@ impl Server {
                 let (connman, address) = native::gateway(carrier).await;
                 (Door::Gateway(connman), Some(address))
             }
-            Carrier::Raw | Carrier::YamuxTcp | Carrier::YamuxWebSocket | Carrier::H2 => {
+            Carrier::Raw | Carrier::Bare | Carrier::YamuxTcp | Carrier::YamuxWebSocket | Carrier::H2 => {
                 let (listener, address) = listen().await;
                 (Door::Listener(listener), Some(address))
             }
@@ -110,6 +112,7 @@ impl Server {
                 Door::Listener(listener) => {
                     let stream = accept(listener).await;
                     match self.carrier {
+                        Carrier::Bare => Opener::Bare(bare::Opener::start(stream).await),
                         Carrier::H2 => Opener::H2(h2::Opener::start(stream).await),
                         Carrier::YamuxTcp => Opener::Yamux(yamux::Opener::start(stream.compat())),
                         Carrier::YamuxWebSocket => {

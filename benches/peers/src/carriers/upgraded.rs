@@ -25,6 +25,6 @@ pub(crate) async fn accept(stream: TcpStream) -> MessageBytes {
     MessageBytes::new(accept_async_with_config(stream, Some(config())).await.expect("a handshake"))
 }
 
-fn config() -> WebSocketConfig {
+pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(0)
 }

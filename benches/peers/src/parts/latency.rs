@@ -10,12 +10,13 @@ use crate::{
     task::{Task, Way},
 };
 
-const CARRIERS: [Carrier; 8] = [
+const CARRIERS: [Carrier; 9] = [
     Carrier::Native,
     Carrier::NativeNoGrace,
     Carrier::Dialback,
     Carrier::Tcp,
     Carrier::Raw,
+    Carrier::Bare,
     Carrier::YamuxTcp,
     Carrier::YamuxWebSocket,
     Carrier::H2,

@@ -10,11 +10,12 @@ use crate::{
     task::Task,
 };
 
-const CARRIERS: [Carrier; 7] = [
+const CARRIERS: [Carrier; 8] = [
     Carrier::Native,
     Carrier::Dialback,
     Carrier::Tcp,
     Carrier::Upgraded,
+    Carrier::Bare,
     Carrier::YamuxTcp,
     Carrier::YamuxWebSocket,
     Carrier::H2,

@@ -5,10 +5,15 @@ mod streams;
 mod tunnels;
 
 use super::scale::Scale;
-use crate::{Result, book::Book, open_files};
+use crate::{Result, book::Book, carrier::Carrier, open_files};
 
 /// Streams that are held open over many tunnels, at most: each may take a descriptor beside its tunnel's.
 const HELD: usize = 1000;
+
+/// Those whose idle tunnels and streams are measured: all that have streams, and what bounds them.
+fn measured_idle() -> Vec<Carrier> {
+    [&Carrier::STREAMS[..], &[Carrier::Bare]].concat()
+}
 
 /// Fails where there may not be as many open files as it takes.
 pub(crate) fn check(scale: &Scale) -> Result<()> {

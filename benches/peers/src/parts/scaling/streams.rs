@@ -1,6 +1,6 @@
 //! Many streams over one tunnel: held open with a round trip on one after the other, and all of them busy.
 
-use super::{super::scale::Scale, each};
+use super::{super::scale::Scale, each, measured_idle};
 use crate::{
     Result,
     book::Book,
@@ -12,7 +12,7 @@ use crate::{
 
 /// What open streams take, and round trips on them in turn.
 pub(super) async fn held(scale: &Scale, book: &mut Book) -> Result<()> {
-    for carrier in Carrier::STREAMS {
+    for carrier in measured_idle() {
         let mut pair = Pair::start(carrier, Cores::One, Between::Nothing).await?;
         let mut resident = Vec::new();
         for count in scale.streams {

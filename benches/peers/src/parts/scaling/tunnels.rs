@@ -4,7 +4,7 @@ use tokio::time::sleep;
 
 use super::{
     super::{pairs, scale::Scale, stop},
-    HELD, each,
+    HELD, each, measured_idle,
 };
 use crate::{
     Result,
@@ -20,7 +20,7 @@ const SLIM: usize = 1000;
 
 /// What tunnels take while nobody uses them. All carriers have theirs at once, so that they are idle together.
 pub(super) async fn at_rest(scale: &Scale, round: usize, book: &mut Book) -> Result<()> {
-    let mut pairs = pairs(&Carrier::STREAMS, Cores::One, Between::Nothing).await?;
+    let mut pairs = pairs(&measured_idle(), Cores::One, Between::Nothing).await?;
     let mut resident = vec![Vec::new(); pairs.len()];
     for count in scale.tunnels {
         let mut before = Vec::new();
