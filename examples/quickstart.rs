@@ -94,7 +94,7 @@ async fn start_sandbox(gateway: SocketAddr, key: &str) -> Result<(), Box<dyn std
     let mut status = agent.status();
     let (listener, run) = agent.listen();
     tokio::spawn(run);
-    tokio::spawn(axum::serve(listener, app::router()).into_future());
+    tokio::spawn(axum::serve(listener, app::router(key)).into_future());
     timeout(PATIENCE, status.wait_for(AgentStatus::is_connected)).await??;
     Ok(())
 }
