@@ -6,7 +6,7 @@
 
 #[path = "sandbox/app.rs"]
 mod app;
-#[path = "gateway/app.rs"]
+#[path = "gateway/app/mod.rs"]
 mod gateway;
 #[path = "sandbox/picture.rs"]
 mod picture;
@@ -36,7 +36,7 @@ const NODELAY: bool = true;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let addr = start_gateway().await?;
+    let (gateway, addr) = start_gateway().await?;
     println!("the gateway listens on http://{addr}");
     for session in ["ada", "bob"] {
         start_sandbox(addr, &format!("desktop-{session}")).await?;
@@ -68,13 +68,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("a stream from desktop-bob: {seen} frames in 2 s, the last still open:");
 
     println!("{}", serde_json::to_string_pretty(&serde_json::from_slice::<serde_json::Value>(&get("/stats").await?)?)?);
+    drop(frames);
+    gateway.drain(Duration::from_secs(1)).await;
     Ok(())
 }
 
-async fn start_gateway() -> Result<SocketAddr, Box<dyn std::error::Error>> {
-    let (router, _connman) = gateway::router(gateway::Settings {
+async fn start_gateway() -> Result<(gateway::Gateway, SocketAddr), Box<dyn std::error::Error>> {
+    let gateway = gateway::Gateway::new(gateway::Settings {
         token: "secret".into(),
         caller_token: None,
+        domain: None,
         grace: Duration::from_secs(30),
         dial_timeout: Duration::from_secs(10),
         ping_interval: Duration::from_secs(15),
@@ -84,8 +87,9 @@ async fn start_gateway() -> Result<SocketAddr, Box<dyn std::error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(NODELAY)));
+    let router = gateway.router.clone();
     tokio::spawn(axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).into_future());
-    Ok(addr)
+    Ok((gateway, addr))
 }
 
 /// An axum app behind a tunnel, with no port of its own.
@@ -94,7 +98,7 @@ async fn start_sandbox(gateway: SocketAddr, key: &str) -> Result<(), Box<dyn std
     let mut status = agent.status();
     let (listener, run) = agent.listen();
     tokio::spawn(run);
-    tokio::spawn(axum::serve(listener, app::router()).into_future());
+    tokio::spawn(axum::serve(listener, app::router(key)).into_future());
     timeout(PATIENCE, status.wait_for(AgentStatus::is_connected)).await??;
     Ok(())
 }

@@ -4,6 +4,9 @@
 //! cargo run --example gateway -- --listen 127.0.0.1:8080 --token secret
 //! curl http://127.0.0.1:8080/proxy/sandbox-1/
 //! ```
+//!
+//! Its status page is at <http://127.0.0.1:8080/>. With `--domain tunnels.example` each sandbox has a host name too:
+//! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what.
 
 mod app;
 
@@ -29,6 +32,9 @@ struct Args {
     /// What callers show to reach sandboxes; without it only callers from this machine do.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     caller_token: Option<String>,
+    /// Below which domain each sandbox has a host name, KEY.DOMAIN and TARGET__KEY.DOMAIN, beside its path.
+    #[arg(long)]
+    domain: Option<app::Domain>,
     /// For how long a sandbox that drops off is waited for.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -64,9 +70,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             upkeep.run_upkeep();
         }
     });
-    let (router, connman) = app::router(app::Settings {
+    let gateway = app::Gateway::new(app::Settings {
         token: args.token,
         caller_token: args.caller_token,
+        domain: args.domain,
         grace: args.grace,
         dial_timeout: args.dial_timeout,
         ping_interval: args.ping_interval,
@@ -78,11 +85,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     // Without it small answers wait up to 40 ms for the peer's delayed ACK.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>());
+    let server = axum::serve(listener, gateway.router.clone().into_make_service_with_connect_info::<SocketAddr>());
     let graceful = server.with_graceful_shutdown(async move {
         terminated.await;
-        // First: sandboxes move on, requests that run through tunnels finish or end, and so their connections.
-        connman.drain(args.drain).await;
+        gateway.drain(args.drain).await; // first, so that what runs through tunnels ends, and so its connections
     });
     // What is neither idle nor a tunnel by then is a caller that does not read.
     tokio::select! {

@@ -1,6 +1,7 @@
 //! What a desktop offers: a screenshot, a stream of frames, a clipboard, commands.
 
 use std::{
+    collections::HashMap,
     process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -8,7 +9,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -21,32 +22,53 @@ use super::{picture, websocket};
 
 type Clipboard = Arc<Mutex<String>>;
 
-pub(crate) fn router() -> Router {
+#[derive(Clone)]
+struct Desktop {
+    name: Arc<str>,
+    clipboard: Clipboard,
+}
+
+pub(crate) fn router(name: &str) -> Router {
     Router::new()
         .route("/screenshot", get(screenshot))
         .route("/ws/stream", get(stream))
         .route("/clipboard", get(paste).put(copy))
         .route("/exec", post(exec))
-        .with_state(Clipboard::default())
+        .with_state(Desktop { name: name.into(), clipboard: Clipboard::default() })
 }
 
 /// A PNG with the time on it.
-async fn screenshot() -> impl IntoResponse {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let time = format!("{:02}:{:02}:{:02}", now / 3600 % 24, now / 60 % 60, now % 60);
-    ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")], picture::png(&time))
+async fn screenshot(State(desktop): State<Desktop>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, "no-store")], picture(&desktop.name))
 }
 
-/// Ten numbered frames a second, and what the viewer says back to it, until it leaves.
-async fn stream(request: Request) -> Response {
-    websocket::upgrade(request, |mut socket| async move {
+fn picture(name: &str) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = now.as_secs();
+    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    picture::png(name, &clock, (now.as_millis() / 50) as usize)
+}
+
+/// Ten frames a second, and what the viewer says back to it, until it leaves: numbered texts, or with `?frames=png`
+/// pictures.
+async fn stream(
+    State(desktop): State<Desktop>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
+) -> Response {
+    let pictures = query.get("frames").is_some_and(|frames| frames == "png");
+    websocket::upgrade(request, move |mut socket| async move {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0u64;
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    if socket.send(Message::text(format!("frame {number}"))).await.is_err() {
+                    let frame = match pictures {
+                        true => Message::binary(picture(&desktop.name)),
+                        false => Message::text(format!("frame {number}")),
+                    };
+                    if socket.send(frame).await.is_err() {
                         return;
                     }
                     number += 1;
@@ -63,12 +85,12 @@ async fn stream(request: Request) -> Response {
     })
 }
 
-async fn paste(State(clipboard): State<Clipboard>) -> String {
-    clipboard.lock().expect("nobody panics with it").clone()
+async fn paste(State(desktop): State<Desktop>) -> String {
+    desktop.clipboard.lock().expect("nobody panics with it").clone()
 }
 
-async fn copy(State(clipboard): State<Clipboard>, text: String) -> StatusCode {
-    *clipboard.lock().expect("nobody panics with it") = text;
+async fn copy(State(desktop): State<Desktop>, text: String) -> StatusCode {
+    *desktop.clipboard.lock().expect("nobody panics with it") = text;
     StatusCode::NO_CONTENT
 }
 

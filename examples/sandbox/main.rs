@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let args = Args::parse();
+    let app = app::router(&args.key);
     let agent = Agent::builder(args.server, args.key)
         .token(args.token)
         .agent_version(concat!("revdial-sandbox/", env!("CARGO_PKG_VERSION")))
@@ -46,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         shutdown.shutdown(DRAIN);
     });
     let (listener, run) = agent.listen();
-    tokio::spawn(axum::serve(listener, app::router()).into_future());
+    tokio::spawn(axum::serve(listener, app).into_future());
     Ok(run.await?)
 }
 

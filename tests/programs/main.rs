@@ -5,6 +5,7 @@ mod callers;
 #[expect(dead_code, reason = "the kill tests use the rest")]
 mod chaos;
 mod dialback;
+mod domain;
 mod life;
 #[path = "../support/load.rs"]
 mod load;
@@ -16,6 +17,7 @@ mod process;
 mod sandbox;
 mod service;
 mod settings;
+mod status;
 mod survive;
 mod traffic;
 mod tunnel;

@@ -100,5 +100,5 @@ async fn quickstart_ends_by_itself_and_leaves_a_real_picture() {
     let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
     let [picture] = &files[..] else { panic!("{files:?}") };
     assert!(ended.stdout.contains(picture.to_str().unwrap()), "it says where it saved the picture: {ended:?}");
-    assert_eq!(decode(&std::fs::read(picture).unwrap()), (320, 120));
+    assert_eq!(decode(&std::fs::read(picture).unwrap()), (320, 180));
 }

@@ -1,0 +1,189 @@
+//! Who may use the gateway: whoever shows the callers' token or, where there is none, whoever is on this machine.
+//!
+//! A browser shows the token once, in a form, and gets a cookie for it: the token's HMAC, which scripts cannot read, and
+//! which comes back only from pages of the same site. It is good until the token changes.
+//!
+//! A cookie, and being on this machine, are nothing that a caller shows: browsers add them to whatever a page asks for.
+//! They therefore count only for pages of the same origin; others get 403, also those of sandboxes.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use axum::{
+    Form,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Redirect, Response},
+};
+use revdial::server::{KeyedBearer, SharedBearer};
+
+use super::{
+    App,
+    domain::{self, Domain},
+    page,
+};
+
+/// Where the form with the token is sent to, at every host name.
+pub(crate) const LOGIN: &str = "/.gateway/login";
+
+const COOKIE: &str = "revdial_gateway";
+
+#[derive(Clone)]
+pub(crate) struct Callers {
+    credentials: Option<Credentials>,
+    domain: Option<Domain>,
+}
+
+#[derive(Clone)]
+struct Credentials {
+    token: SharedBearer,
+    cookie: SharedBearer,
+    cookie_value: String,
+}
+
+impl Callers {
+    pub(crate) fn new(token: Option<String>, domain: Option<Domain>) -> Result<Self, revdial::Error> {
+        Ok(Self { credentials: token.map(Credentials::new).transpose()?, domain })
+    }
+
+    /// Whether the request may go on, without what was for us alone.
+    pub(crate) fn admit(&self, caller: SocketAddr, request: &mut Request) -> Result<(), Refused> {
+        match &self.credentials {
+            Some(known) if known.token.accepts(request.headers()) => {
+                request.headers_mut().remove(header::AUTHORIZATION);
+                known.take_cookie(request.headers_mut());
+                return Ok(());
+            }
+            Some(known) if known.take_cookie(request.headers_mut()) => {}
+            Some(_) => return Err(Refused::Unknown { wants_a_page: wants_a_page(request) }),
+            None if !caller.ip().to_canonical().is_loopback() => return Err(Refused::Elsewhere),
+            None if self.is_misled(request) => return Err(Refused::Misled),
+            None => {}
+        }
+        if is_foreign(request) { Err(Refused::Foreign) } else { Ok(()) }
+    }
+
+    /// Whether a browser on this machine may have been led here by a name of somebody else's, which is the origin of
+    /// that one's pages. Nobody can have a name without a dot, or an address.
+    fn is_misled(&self, request: &Request) -> bool {
+        let Some(host) = domain::host(request).map(domain::without_port) else { return false };
+        let is_address = host.starts_with('[') || host.parse::<IpAddr>().is_ok();
+        let is_ours = self.domain.as_ref().is_some_and(|domain| domain.covers(host));
+        host.contains('.') && !is_address && !is_ours && !host.ends_with(".localhost")
+    }
+}
+
+/// Why a request does not go on.
+pub(crate) enum Refused {
+    /// It shows neither token nor cookie.
+    Unknown { wants_a_page: bool },
+    /// It comes from another machine.
+    Elsewhere,
+    /// It calls us by a name that is not known to be ours.
+    Misled,
+    /// A page of another origin asks.
+    Foreign,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let why = match self {
+            Self::Unknown { wants_a_page } => return page::login(wants_a_page, None),
+            Self::Elsewhere => "only callers on this machine are answered: there is no --caller-token\n",
+            Self::Misled => "not by this name: it is not that of --domain, and there is no --caller-token\n",
+            Self::Foreign => "not for a page of another origin\n",
+        };
+        (StatusCode::FORBIDDEN, why).into_response()
+    }
+}
+
+impl Credentials {
+    fn new(token: String) -> Result<Self, revdial::Error> {
+        let name = "gateway.cookie".parse().expect("it can be a key");
+        let cookie_value = KeyedBearer::new(&token)?.token_for(&name);
+        Ok(Self { token: SharedBearer::new(token)?, cookie: SharedBearer::new(&cookie_value)?, cookie_value })
+    }
+
+    /// Takes our cookie out of the headers, so that no sandbox gets it. Whether it was a good one.
+    fn take_cookie(&self, headers: &mut HeaderMap) -> bool {
+        let (mut good, mut others) = (false, Vec::new());
+        for value in headers.get_all(header::COOKIE) {
+            for cookie in value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+                match cookie.strip_prefix(COOKIE.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
+                    Some(shown) => good |= accepts(&self.cookie, shown),
+                    None => others.push(cookie.to_owned()),
+                }
+            }
+        }
+        headers.remove(header::COOKIE);
+        if let Ok(others) = HeaderValue::from_bytes(&others.join(&b"; "[..]))
+            && !others.is_empty()
+        {
+            headers.insert(header::COOKIE, others);
+        }
+        good
+    }
+}
+
+/// The middleware of all that only callers may use.
+pub(crate) async fn only(
+    State(app): State<App>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match app.callers.admit(caller, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// The form with the token: a cookie for it, and on to the start page of the host name where it was filled in.
+pub(crate) async fn login(
+    State(app): State<App>,
+    parts: Parts,
+    Form(fields): Form<HashMap<String, String>>,
+) -> Response {
+    let secure = parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
+    if is_foreign(&Request::from_parts(parts, axum::body::Body::empty())) {
+        return Refused::Foreign.into_response();
+    }
+    let Some(known) = app.callers.credentials else { return Redirect::to("/").into_response() };
+    if !fields.get("token").is_some_and(|shown| accepts(&known.token, shown.as_bytes())) {
+        return page::login(true, Some("That is not the token."));
+    }
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict{secure}", known.cookie_value);
+    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+}
+
+/// Whether a page of another origin asks, as browsers tell: they do with everything but plain GETs, whose answers such
+/// a page cannot read.
+fn is_foreign(request: &Request) -> bool {
+    let headers = request.headers();
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
+        return false; // also where a proxy in front has changed the Host
+    }
+    let host = domain::host(request).unwrap_or_default();
+    headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let authority = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+        !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    })
+}
+
+fn wants_a_page(request: &Request) -> bool {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    request.method() == Method::GET && accepts.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// In constant time, as the bearer does it.
+fn accepts(bearer: &SharedBearer, shown: &[u8]) -> bool {
+    let mut headers = HeaderMap::new();
+    HeaderValue::from_bytes(&[b"Bearer ", shown].concat()).is_ok_and(|shown| {
+        headers.insert(header::AUTHORIZATION, shown);
+        bearer.accepts(&headers)
+    })
+}

@@ -1,0 +1,156 @@
+//! The gateway as an axum app, as `quickstart` has it too.
+//!
+//! | | |
+//! | --- | --- |
+//! | [`callers`] | who may use it: by token, by cookie, from this machine |
+//! | [`paths`] | sandboxes below paths of the gateway |
+//! | [`domain`] | sandboxes at host names of their own |
+//! | [`fleet`] | what `/stats` tells |
+//! | [`events`] | what `/events` tells, as it happens |
+//! | [`page`] | the status page's files |
+//! | [`phase`] | serving, draining, stopped; `/healthz` and `/readyz` |
+
+mod callers;
+mod domain;
+mod events;
+mod fleet;
+mod page;
+mod paths;
+mod phase;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, State},
+    http::request::Parts,
+    middleware::{from_fn_with_state, map_response},
+    routing::{any, get, post},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use revdial::{
+    connman::{ConnectionManager, FixedGrace},
+    proto::SessionConfig,
+    proxy::Proxy,
+    server::{Authorize, Grant, Rejection, RevDialLayer, SharedBearer},
+};
+
+pub(crate) use self::domain::Domain;
+use self::{callers::Callers, events::Events, phase::Phase};
+
+pub(crate) struct Settings {
+    pub(crate) token: String,
+    pub(crate) caller_token: Option<String>,
+    pub(crate) domain: Option<Domain>,
+    pub(crate) grace: Duration,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) dead_after: Duration,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+/// What the routes work with.
+#[derive(Clone)]
+struct App {
+    connman: ConnectionManager,
+    proxy: Proxy<Body>,
+    callers: Callers,
+    domain: Option<Domain>,
+    events: Events,
+    phase: Phase,
+    metrics: PrometheusHandle,
+    started: Instant,
+}
+
+/// An app that can be served, and told to go down.
+pub(crate) struct Gateway {
+    pub(crate) router: Router,
+    connman: ConnectionManager,
+    phase: Phase,
+}
+
+impl Gateway {
+    pub(crate) fn new(settings: Settings) -> Result<Self, revdial::Error> {
+        let (events, phase) = (Events::new(), Phase::new());
+        let connman = ConnectionManager::builder()
+            .grace(FixedGrace::new(settings.grace))
+            .dial_timeout(settings.dial_timeout)
+            .observer(events.observer())
+            .build();
+        let session = SessionConfig {
+            ping_interval: settings.ping_interval,
+            dead_after: settings.dead_after,
+            accept_timeout: settings.dial_timeout,
+            ..SessionConfig::default()
+        };
+        let agents = KnownPeer(SharedBearer::new(settings.token)?);
+        let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?;
+        let app = App {
+            connman: connman.clone(),
+            // For X-Forwarded-For.
+            proxy: Proxy::builder(connman.clone())
+                .peer(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip()))
+                .build(),
+            callers: Callers::new(settings.caller_token, settings.domain.clone())?,
+            domain: settings.domain,
+            events,
+            phase: phase.clone(),
+            metrics: settings.metrics,
+            started: Instant::now(),
+        };
+        let router = routes(&app)
+            .with_state(app.clone())
+            .layer(tunnels) // after the routes, so that it sees every path and no caller's check
+            .layer(from_fn_with_state(app, domain::by_host)); // last: at a sandbox's host name every path is its own
+        Ok(Self { router, connman, phase })
+    }
+
+    /// Sandboxes move on, requests that run through tunnels finish or end, and with them their connections.
+    pub(crate) async fn drain(&self, deadline: Duration) {
+        self.phase.set(phase::Stage::Draining);
+        self.connman.drain(deadline).await;
+        self.phase.set(phase::Stage::Stopped);
+    }
+}
+
+fn routes(app: &App) -> Router<App> {
+    let own = Router::new()
+        .route("/", get(page::status))
+        .route("/stats", get(fleet::stats))
+        .route("/events", get(events::subscribe))
+        .route("/metrics", get(|State(app): State<App>| async move { app.metrics.render() }));
+    let sandboxes = Router::new()
+        .route("/proxy/{*path}", any(paths::by_path))
+        .route("/api/v1/external-agents/{session}/screenshot", any(paths::screenshot))
+        .route("/api/v1/external-agents/{session}/ws/stream", any(paths::stream))
+        .layer(map_response(paths::without_an_origin));
+    // Whatever asks these has no token, and learns a word that says nothing about anybody.
+    let open = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(phase::readiness))
+        .route(callers::LOGIN, post(callers::login))
+        .route(page::SCRIPT, get(page::script))
+        .route(page::STYLE, get(page::style));
+    let guarded = map_response(page::guarded);
+    own.layer(guarded.clone())
+        .merge(sandboxes)
+        .layer(from_fn_with_state(app.clone(), callers::only))
+        .merge(open.layer(guarded))
+}
+
+/// What [`SharedBearer`] decides, with the address that the agent comes from: only axum knows it.
+struct KnownPeer(SharedBearer);
+
+impl Authorize for KnownPeer {
+    async fn authorize(&self, parts: &Parts) -> Result<Grant, Rejection> {
+        let grant = self.0.authorize(parts).await?;
+        Ok(match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
+            Some(ConnectInfo(addr)) => grant.peer_addr(*addr),
+            None => grant,
+        })
+    }
+}
