@@ -13,7 +13,7 @@ use crate::{
 
 /// The span of one link, in which its task runs.
 pub(crate) fn link(key: &AgentKey, epoch: Epoch) -> Span {
-    info_span!("revdial.link", %key, %epoch)
+    info_span!(parent: None, "revdial.link", %key, %epoch)
 }
 
 /// The span of one session, which outlives its links. It is made when it is first asked for, since sessions are made

@@ -88,8 +88,8 @@ async fn a_second_agent_replaces_the_first_which_says_so() {
     let (gateway, one, two) = (Gateway::new().await, Service::new().await, Service::new().await);
     let mut first = gateway.connected("a", &format!("--forward {}", one.addr)).await;
     let mut second = gateway.agent("a", &format!("--forward two={}", two.addr));
-    assert!(!first.ended().await.success());
-    first.logs("Replaced").await;
+    assert_eq!(first.ended().await.code(), Some(3));
+    first.logs("the agent was replaced").await;
     assert_eq!(gateway.text("/proxy/two~a/").await.0, 200);
     assert_eq!(gateway.text("/proxy/a/").await.0, 502);
     ends_with_0(&mut second, "TERM").await;
