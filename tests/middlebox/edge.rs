@@ -11,7 +11,7 @@ use crate::{
     load::{check, load},
     middlebox::{Kind, Settings},
     process::DEADLINE,
-    world::{Echo, World, agent, next, text},
+    world::{CALLER, Echo, World, agent, next, text},
 };
 
 /// More than any proxy takes into a buffer, and than nginx lets pass by default.
@@ -67,7 +67,8 @@ async fn http2_at_the_edge(kind: Kind) {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.expect("HTTP/2");
     tokio::spawn(connection);
     let get = async |path: &str| {
-        let request = Request::get(format!("http://{}/proxy/a{path}", faces.h2)).body(Body::empty()).unwrap();
+        let request = Request::get(format!("http://{}/proxy/a{path}", faces.h2)).header(header::AUTHORIZATION, CALLER);
+        let request = request.body(Body::empty()).unwrap();
         timeout(DEADLINE, sender.clone().send_request(request)).await.expect("in time").expect("an answer")
     };
     let mut events = get("/events").await;
@@ -84,6 +85,7 @@ async fn http2_at_the_edge(kind: Kind) {
     if kind == Kind::Haproxy {
         let connect = Request::connect(format!("http://{}/proxy/a/echo", faces.h2))
             .extension(Protocol::from_static("websocket"))
+            .header(header::AUTHORIZATION, CALLER)
             .header(header::SEC_WEBSOCKET_VERSION, "13");
         let answer = sender.clone().send_request(connect.body(Body::empty()).unwrap());
         let mut answer = timeout(DEADLINE, answer).await.expect("in time").expect("an answer");

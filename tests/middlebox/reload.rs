@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Method, Request};
+use http::{Method, Request, header};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -18,7 +18,7 @@ use crate::{
     load::{check, load},
     middlebox::{Kind, Settings},
     process::DEADLINE,
-    world::{Echo, World, agent, next, text},
+    world::{CALLER, Echo, World, agent, next, text},
 };
 
 const RELOADS: u64 = 3;
@@ -94,7 +94,8 @@ impl Caller {
             let mut client = Client::builder(TokioExecutor::new());
             let client = client.pool_max_idle_per_host(if pooled { 8 } else { 0 }).build_http();
             let ask = async |method, path: &str, body| {
-                let request = Request::builder().method(method).uri(format!("http://{at}/proxy/a{path}")).body(body);
+                let request = Request::builder().method(method).uri(format!("http://{at}/proxy/a{path}"));
+                let request = request.header(header::AUTHORIZATION, CALLER).body(body);
                 let answer = timeout(DEADLINE, client.request(request.unwrap())).await.expect("an answer in time");
                 answer.unwrap_or_else(|why| panic!("{path}: {why:?}"))
             };

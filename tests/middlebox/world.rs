@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -17,7 +17,10 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 use crate::{
     middlebox::{Kind, Middlebox, Settings},
@@ -27,6 +30,9 @@ use crate::{
 
 /// What agents show.
 const TOKEN: &str = "agents-secret";
+
+/// What callers show: behind a proxy all of them are strangers.
+pub(crate) const CALLER: &str = "Bearer callers-secret";
 
 /// Between two looks at `/stats`.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -45,7 +51,9 @@ pub(crate) struct World {
 impl World {
     /// A world whose gateway and agents are started with these flags, and that has no agents yet.
     pub(crate) async fn new(kind: Kind, settings: Settings, flags: &'static str) -> Self {
-        let mut program = Program::start(&format!("gateway --listen 127.0.0.1:0 --token {TOKEN} {flags}"));
+        let mut program = Program::start(&format!(
+            "gateway --listen 127.0.0.1:0 --token {TOKEN} --caller-token callers-secret {flags}"
+        ));
         let line = program.line().await;
         let gateway = line.strip_prefix("listening on http://").expect("where it listens").parse().expect("an address");
         Self {
@@ -100,7 +108,8 @@ impl World {
     }
 
     pub(crate) async fn send(&self, method: Method, at: SocketAddr, path: &str, body: Body) -> Response<Incoming> {
-        let request = Request::builder().method(method).uri(format!("http://{at}{path}")).body(body).unwrap();
+        let request = Request::builder().method(method).uri(format!("http://{at}{path}")).header(AUTHORIZATION, CALLER);
+        let request = request.body(body).unwrap();
         let response = timeout(DEADLINE, self.client.request(request)).await;
         response.unwrap_or_else(|_| panic!("{path}: no answer")).unwrap_or_else(|why| panic!("{path}: {why:?}"))
     }
@@ -132,7 +141,9 @@ pub(crate) struct Echo<S = MaybeTlsStream<TcpStream>>(pub(crate) WebSocketStream
 
 impl Echo {
     pub(crate) async fn open(at: SocketAddr, key: &str) -> Self {
-        let opened = timeout(DEADLINE, connect_async(format!("ws://{at}/proxy/{key}/echo"))).await;
+        let mut request = format!("ws://{at}/proxy/{key}/echo").into_client_request().unwrap();
+        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(CALLER));
+        let opened = timeout(DEADLINE, connect_async(request)).await;
         Self(opened.expect("in time").expect("an upgrade").0)
     }
 }

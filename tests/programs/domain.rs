@@ -159,6 +159,17 @@ async fn callers_show_the_token_at_every_host_name_and_the_cookie_stays_here() {
         }
         let renamed = format!("{shown}origin: https://front.example\r\nsec-fetch-site: same-origin\r\n");
         assert_eq!(get(&gateway, host, path, &renamed).await.0, 200, "the browser says that it is one origin");
+        // Pictures and scripts are asked for without an origin.
+        for (told, status) in [
+            ("cross-site\r\nsec-fetch-mode: no-cors".to_owned(), 403),
+            ("same-site\r\nsec-fetch-mode: no-cors\r\nreferer: http://b.tunnels.example/".to_owned(), 403),
+            (format!("cross-site\r\nsec-fetch-mode: no-cors\r\nreferer: http://{host}/"), 200),
+            ("cross-site\r\nsec-fetch-mode: navigate".to_owned(), 200),
+            ("none\r\nsec-fetch-mode: navigate".to_owned(), 200),
+        ] {
+            let more = format!("{shown}sec-fetch-site: {told}\r\n");
+            assert_eq!(get(&gateway, host, path, &more).await.0, status, "{host}{path}: {told}");
+        }
     }
 }
 
@@ -182,6 +193,10 @@ async fn pages_of_others_get_nothing_from_a_gateway_that_trusts_its_machine() {
     let own = gateway.build(Method::POST, "/proxy/desktop-7/exec");
     let own = own.header(header::ORIGIN, format!("http://{}", gateway.addr));
     assert_eq!(text(gateway.request(own.body(Body::from("echo ran")).unwrap()).await).await.1, "ran\n");
+    // Behind a proxy on this machine everybody comes from it.
+    for proxied in ["x-forwarded-for: 192.0.2.1", "x-real-ip: 192.0.2.1", "forwarded: for=192.0.2.1", "via: 1.1 edge"] {
+        assert_eq!(get(&gateway, "localhost", "/stats", &format!("{proxied}\r\n")).await.0, 403, "{proxied}");
+    }
     // A name that somebody else has made lead here.
     for (host, status) in [("elsewhere.example", 403), ("elsewhere.example:80", 403), ("localhost.", 200)] {
         assert_eq!(get(&gateway, host, "/stats", "").await.0, status, "{host}");

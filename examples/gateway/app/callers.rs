@@ -59,7 +59,9 @@ impl Callers {
             }
             Some(known) if known.take_cookie(request.headers_mut()) => {}
             Some(_) => return Err(Refused::Unknown { wants_a_page: wants_a_page(request) }),
-            None if !caller.ip().to_canonical().is_loopback() => return Err(Refused::Elsewhere),
+            None if !caller.ip().to_canonical().is_loopback() || is_proxied(request.headers()) => {
+                return Err(Refused::Elsewhere);
+            }
             None if self.is_misled(request) => return Err(Refused::Misled),
             None => {}
         }
@@ -160,18 +162,30 @@ pub(crate) async fn login(
     ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
 }
 
-/// Whether a page of another origin asks, as browsers tell: they do with everything but plain GETs, whose answers such
-/// a page cannot read.
+/// Whether a proxy says that it asks for somebody else: with one on this machine everybody comes from this machine.
+fn is_proxied(headers: &HeaderMap) -> bool {
+    ["x-forwarded-for", "x-real-ip", "forwarded", "via"].iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether a page of another origin asks, as browsers tell. A link that somebody follows to here is none of its doing;
+/// and what a page below a path loads, which has no origin, is told by the address of that page.
 fn is_foreign(request: &Request) -> bool {
     let headers = request.headers();
-    if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
+    let host = domain::host(request).unwrap_or_default();
+    let says = |name: &str, value: &str| headers.get(name).is_some_and(|said| said == value);
+    let is_ours = |url: &HeaderValue| {
+        let rest = url.to_str().ok().and_then(|url| Some(url.split_once("://")?.1));
+        rest.and_then(|rest| rest.split('/').next()).is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    };
+    if says("sec-fetch-site", "same-origin") {
         return false; // also where a proxy in front has changed the Host
     }
-    let host = domain::host(request).unwrap_or_default();
-    headers.get_all(header::ORIGIN).iter().any(|origin| {
-        let authority = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-        !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
-    })
+    if headers.get_all(header::ORIGIN).iter().any(|origin| !is_ours(origin)) {
+        return true;
+    }
+    let is_followed = request.method() == Method::GET && says("sec-fetch-mode", "navigate");
+    let is_asked_by_a_page = headers.contains_key("sec-fetch-site") && !says("sec-fetch-site", "none");
+    is_asked_by_a_page && !is_followed && !headers.get(header::REFERER).is_some_and(is_ours)
 }
 
 fn wants_a_page(request: &Request) -> bool {
