@@ -164,6 +164,20 @@ async fn stats_come_by_pages_and_by_choice() {
 }
 
 #[tokio::test]
+async fn stats_tell_who_is_waited_for() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.connected("a", "--forward 127.0.0.1:1").await;
+    agent.kill().await;
+    gateway.until(|stats| stats["grace_period_entries"] == 1).await;
+    let waits = async { gateway.get("/proxy/a/").await.status() };
+    let seen = gateway.until(|stats| stats["agents"][0]["pending_dials"] == 1);
+    tokio::select! {
+        status = waits => panic!("it does not wait: {status}"),
+        seen = seen => assert_eq!((&seen["pending_dials_total"], &seen["pending_dials_keys"]), (&1.into(), &1.into())),
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_drains_says_so_and_lets_its_listeners_go() {
     let mut gateway = Gateway::with("--drain 20s --caller-token callers-secret").await;
     // Whoever balances load has no token.

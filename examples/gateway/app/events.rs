@@ -14,14 +14,11 @@ use axum::{
     },
 };
 use futures_util::stream;
-use revdial::connman::{Observer, Registration, TunnelEvent};
+use revdial::connman::{Events, Registration, TunnelEvent};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{App, phase};
-
-/// How many events a listener may be behind: all agents of a small fleet come back at once.
-const BACKLOG: usize = 256;
 
 /// Listeners at once; more are asked to come again.
 const MAX_LISTENERS: usize = 100;
@@ -29,32 +26,19 @@ const MAX_LISTENERS: usize = 100;
 /// How soon a browser comes back that has lost its stream.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The places of those who listen.
 #[derive(Clone)]
-pub(crate) struct Events {
-    sender: broadcast::Sender<Event>,
-    places: Arc<Semaphore>,
-}
+pub(crate) struct Places(Arc<Semaphore>);
 
-impl Events {
+impl Places {
     pub(crate) fn new() -> Self {
-        Self { sender: broadcast::Sender::new(BACKLOG), places: Arc::new(Semaphore::new(MAX_LISTENERS)) }
-    }
-
-    /// What the connection manager tells of events.
-    pub(crate) fn observer(&self) -> impl Observer + use<> {
-        let sender = self.sender.clone();
-        move |event: &TunnelEvent| {
-            if sender.receiver_count() > 0 {
-                let told = Event::default().event(event.name()).data(describe(event).to_string());
-                drop(sender.send(told)); // the last listener may have left just now
-            }
-        }
+        Self(Arc::new(Semaphore::new(MAX_LISTENERS)))
     }
 }
 
 /// What one listener has heard, and its place.
 struct Listener {
-    events: broadcast::Receiver<Event>,
+    events: Events,
     phase: watch::Receiver<phase::Stage>,
     greeting: Option<Event>,
     _place: OwnedSemaphorePermit,
@@ -67,30 +51,31 @@ impl Listener {
             return Some(greeting);
         }
         tokio::select! {
-            event = self.events.recv() => match event {
-                Ok(event) => Some(event),
-                Err(broadcast::error::RecvError::Lagged(events)) => {
-                    Some(Event::default().event("missed").data(json!({ "events": events }).to_string()))
-                }
-                Err(broadcast::error::RecvError::Closed) => None,
-            },
+            event = self.events.next() => Some(match event? {
+                Ok(event) => tell(event.name(), &describe(&event)),
+                Err(missed) => tell("missed", &json!({ "events": missed.events })),
+            }),
             _ = self.phase.wait_for(|phase| *phase == phase::Stage::Stopped) => None,
         }
     }
 }
 
 pub(crate) async fn subscribe(State(app): State<App>) -> Response {
-    let Ok(place) = app.events.places.clone().try_acquire_owned() else {
+    let Ok(place) = app.listeners.0.clone().try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")]).into_response();
     };
-    let greeting = Event::default().event("listening").retry(RETRY).data("{}");
-    let (events, phase) = (app.events.sender.subscribe(), app.phase.watch());
+    let greeting = tell("listening", &json!({})).retry(RETRY);
+    let (events, phase) = (app.connman.subscribe(), app.phase.watch());
     let listener = Listener { events, phase, greeting: Some(greeting), _place: place };
     let told = stream::unfold(listener, async |mut listener| {
         let event = listener.next().await?;
         Some((Ok::<_, Infallible>(event), listener))
     });
     Sse::new(told).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn tell(name: &str, data: &Value) -> Event {
+    Event::default().event(name).data(data.to_string())
 }
 
 /// An event's key, its link's epoch, and what else there is to say about it.

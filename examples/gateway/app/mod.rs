@@ -36,11 +36,11 @@ use revdial::{
     connman::{ConnectionManager, FixedGrace},
     proto::SessionConfig,
     proxy::Proxy,
-    server::{Authorize, Grant, Rejection, RevDialLayer, SharedBearer},
+    server::{RevDialLayer, SharedBearer},
 };
 
 pub(crate) use self::domain::Domain;
-use self::{callers::Callers, events::Events, phase::Phase};
+use self::{callers::Callers, events::Places, phase::Phase};
 
 pub(crate) struct Settings {
     pub(crate) token: String,
@@ -60,7 +60,7 @@ struct App {
     proxy: Proxy<Body>,
     callers: Callers,
     domain: Option<Domain>,
-    events: Events,
+    listeners: Places,
     phase: Phase,
     metrics: PrometheusHandle,
     started: Instant,
@@ -75,11 +75,10 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(settings: Settings) -> Result<Self, revdial::Error> {
-        let (events, phase) = (Events::new(), Phase::new());
+        let phase = Phase::new();
         let connman = ConnectionManager::builder()
             .grace(FixedGrace::new(settings.grace))
             .dial_timeout(settings.dial_timeout)
-            .observer(events.observer())
             .build();
         let session = SessionConfig {
             ping_interval: settings.ping_interval,
@@ -87,17 +86,15 @@ impl Gateway {
             accept_timeout: settings.dial_timeout,
             ..SessionConfig::default()
         };
-        let agents = KnownPeer(SharedBearer::new(settings.token)?);
-        let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?;
+        let agents = SharedBearer::new(settings.token)?;
+        let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?.peer_addr(caller);
         let app = App {
             connman: connman.clone(),
             // For X-Forwarded-For.
-            proxy: Proxy::builder(connman.clone())
-                .peer(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0.ip()))
-                .build(),
+            proxy: Proxy::builder(connman.clone()).peer(|parts| caller(parts).map(|addr| addr.ip())).build(),
             callers: Callers::new(settings.caller_token, settings.domain.clone())?,
             domain: settings.domain,
-            events,
+            listeners: Places::new(),
             phase: phase.clone(),
             metrics: settings.metrics,
             started: Instant::now(),
@@ -142,15 +139,7 @@ fn routes(app: &App) -> Router<App> {
         .merge(open.layer(guarded))
 }
 
-/// What [`SharedBearer`] decides, with the address that the agent comes from: only axum knows it.
-struct KnownPeer(SharedBearer);
-
-impl Authorize for KnownPeer {
-    async fn authorize(&self, parts: &Parts) -> Result<Grant, Rejection> {
-        let grant = self.0.authorize(parts).await?;
-        Ok(match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
-            Some(ConnectInfo(addr)) => grant.peer_addr(*addr),
-            None => grant,
-        })
-    }
+/// Where a request comes from: only axum knows it.
+fn caller(parts: &Parts) -> Option<SocketAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0)
 }

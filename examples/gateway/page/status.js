@@ -85,7 +85,7 @@ class Row {
     say(this.find(".epoch dd"), `epoch ${agent.epoch}`);
     this.labels(agent.labels);
     say(this.find(".rtt dd"), trip(agent.rtt_seconds));
-    say(this.find(".open dd"), String(agent.streams));
+    say(this.find(".open dd"), String(agent.streams) + (agent.pending_dials ? `, ${agent.pending_dials} wait` : ""));
     say(this.find(".up"), bytes(agent.sent_bytes));
     say(this.find(".down"), bytes(agent.received_bytes));
     say(this.find(".back dd"), String(agent.reconnects));
