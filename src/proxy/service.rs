@@ -87,7 +87,7 @@ impl Destination {
 
 /// How long a request waits for its agent to be connected, in its extensions; zero: not at all. Then the answer is that of
 /// [`NoConnection`](ErrorKind::NoConnection) or [`ReconnectTimeout`](ErrorKind::ReconnectTimeout). Without it, as long
-/// as the connection manager's policy says.
+/// as the connection manager's policy says. An agent that is lost after it was found is waited for as by that policy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,7 +96,7 @@ impl Destination {
 /// use revdial::proxy::MaxWait;
 ///
 /// let mut request = Request::new(());
-/// request.extensions_mut().insert(MaxWait::new(Duration::ZERO)); // answered now, or not at all
+/// request.extensions_mut().insert(MaxWait::new(Duration::ZERO)); // no wait for an agent that is away
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxWait(Duration);

@@ -126,7 +126,8 @@ impl<A: Authorize> RevDialLayer<A> {
     /// How many authentications may fail (401) that come from one address: `burst` at once, at least one, and then one
     /// more in each `every`. What comes from there beyond that gets 429 with `Retry-After`, and nobody is asked about
     /// it. Default 50 and 200 ms: 200 agents with bad tokens behind one address do not reach it, and no token is guessed
-    /// at that rate. `u32::MAX` is no limit. Services made before the call keep their own count.
+    /// at that rate. A failure counts from its verdict on: while an authorization takes its time, as many more are asked about
+    /// as come in that time. `u32::MAX` is no limit. Services made before the call keep their own count.
     ///
     /// Addresses are what [`peer_addr`](Self::peer_addr) says; of IPv6, the first 64 bits count. All that come from no
     /// known address share one count, and so do those for whom there is no room beside 4,096 others. Since that may be
