@@ -221,12 +221,18 @@ impl Driving {
                 Poll::Pending => false,
             };
             let (message, parked) = self.session(|state, now| {
-                let message = if room { state.session.poll_transmit(now) } else { None };
+                let wanted = room && state.session.wants_transmit();
+                let message = if wanted { state.session.poll_transmit(now) } else { None };
                 // What became possible by this message may be something to send.
                 state.settle();
                 let last = message.is_none() || !state.session.wants_transmit();
-                // Parked in the same critical section that found nothing to send.
-                (message, last.then(|| (state.park(cx.waker(), room), state.unreported())))
+                // Parked in the same critical section that found nothing to send. What was counted is told beside what
+                // is sent: whatever comes is acked.
+                let parked = last.then(|| {
+                    let news = message.is_some().then(|| state.unreported());
+                    (state.park(cx.waker(), room), news)
+                });
+                (message, parked)
             })?;
             if let Some(message) = message
                 && let Err(error) = self.link.start_send(message)
@@ -234,7 +240,9 @@ impl Driving {
                 return self.write_failed(cx, error).map_continue(|()| false);
             }
             if let Some((timeout, news)) = parked {
-                news.record(self.now, &mut self.bytes);
+                if let Some(news) = news {
+                    news.record(self.now, &mut self.bytes);
+                }
                 self.arm(cx, timeout);
                 return ControlFlow::Continue(true);
             }

@@ -84,6 +84,17 @@ impl Shared {
         })
     }
 
+    /// The same for readers, by whom no deadline is set.
+    pub(super) fn with_reader<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        self.locked(|state| {
+            let result = f(state);
+            state.settle();
+            state.unpark_to_send();
+            state.recharge();
+            result
+        })
+    }
+
     /// The same for the driver of the link with `epoch`, if that is still the bound one. Does not wake the driver
     /// for what it does itself.
     pub(super) fn with_link<R>(&self, epoch: Epoch, f: impl FnOnce(&mut State) -> R) -> Result<R, Superseded> {

@@ -145,39 +145,48 @@ struct QueuedOpen {
 #[derive(Default)]
 pub(super) struct Waiters(BTreeMap<u64, Waker>);
 
-/// What is done with wakers once the lock is released.
+/// What is done with wakers once the lock is released. Small, as each turn of the lock moves it: as a rule it is one
+/// wake-up or none.
 #[derive(Debug, Default)]
 pub(super) struct After {
-    wake: Wakers,
-    drop: Vec<Waker>,
+    /// Woken first.
+    first: Option<Waker>,
+    rest: Option<Box<Rest>>,
 }
 
-/// Wakers in order. The first has a place of its own: as a rule there is no other, and nothing is allocated.
 #[derive(Debug, Default)]
-struct Wakers {
-    first: Option<Waker>,
-    more: Vec<Waker>,
+struct Rest {
+    wake: Vec<Waker>,
+    discard: Vec<Waker>,
 }
 
 impl After {
     /// Wakes, and drops what was replaced. Either may run code that takes the lock.
+    #[inline]
     pub(super) fn run(self) {
-        if let Some(first) = self.wake.first {
+        if let Some(first) = self.first {
             first.wake();
-            self.wake.more.into_iter().for_each(Waker::wake);
         }
-        drop(self.drop);
+        if let Some(rest) = self.rest {
+            rest.wake.into_iter().for_each(Waker::wake);
+        }
     }
-}
 
-impl Extend<Waker> for Wakers {
-    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
+    /// Has these woken, in order.
+    fn wake(&mut self, wakers: impl IntoIterator<Item = Waker>) {
         for waker in wakers {
             if self.first.is_none() {
                 self.first = Some(waker);
             } else {
-                self.more.push(waker);
+                self.rest.get_or_insert_default().wake.push(waker);
             }
+        }
+    }
+
+    /// Has these dropped.
+    fn discard(&mut self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            self.rest.get_or_insert_default().discard.push(waker);
         }
     }
 }
@@ -223,7 +232,7 @@ impl State {
         if let LinkSlot::Bound(_) = self.link {
             self.session.link_down(now);
         }
-        self.after.wake.extend(self.driver.take().map(|parked| parked.waker));
+        self.after.wake(self.driver.take().map(|parked| parked.waker));
         self.dead = false;
         self.link = LinkSlot::Gone(epoch);
         let heard = self.session.heard();
@@ -240,7 +249,7 @@ impl State {
             self.session.link_down(now);
             self.up_since = None;
         }
-        self.after.drop.extend(self.driver.take().map(|parked| parked.waker));
+        self.after.discard(self.driver.take().map(|parked| parked.waker));
     }
 
     /// Charges what the session holds, if it has no link.
@@ -284,7 +293,7 @@ impl State {
             Some(parked) if parked.waker.will_wake(waker) => (parked.room, parked.timeout) = (room, timeout),
             driver => {
                 let old = driver.replace(Parked { waker: waker.clone(), room, timeout });
-                self.after.drop.extend(old.map(|old| old.waker));
+                self.after.discard(old.map(|old| old.waker));
             }
         }
         timeout
@@ -300,14 +309,14 @@ impl State {
             Wait::Stopped => &mut slots.stopped,
         };
         if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            self.after.drop.extend(slot.replace(waker.clone()));
+            self.after.discard(slot.replace(waker.clone()));
         }
     }
 
     /// Nobody waits for `stream` any more: its handle is gone.
     pub(super) fn forget(&mut self, stream: StreamId) {
         if let Some(slots) = self.streams.remove(&stream) {
-            self.after.drop.extend(slots.into_wakers());
+            self.after.discard(slots.into_wakers());
         }
     }
 
@@ -331,7 +340,7 @@ impl State {
         let open = self.opens.get_mut(&ticket)?;
         if open.outcome.is_none() {
             if !open.waker.will_wake(waker) {
-                self.after.drop.push(mem::replace(&mut open.waker, waker.clone()));
+                self.after.discard([mem::replace(&mut open.waker, waker.clone())]);
             }
             return None;
         }
@@ -341,7 +350,7 @@ impl State {
     /// Takes a queued open out of the queue, with what became of it.
     pub(super) fn unqueue_open(&mut self, ticket: u64) -> Option<Result<StreamId, OpenError>> {
         let open = self.opens.remove(&ticket)?;
-        self.after.drop.push(open.waker);
+        self.after.discard([open.waker]);
         open.outcome
     }
 
@@ -352,7 +361,7 @@ impl State {
             None => *ticket.insert(self.ticket()),
         };
         let old = of(self).0.insert(ticket, waker.clone());
-        self.after.drop.extend(old);
+        self.after.discard(old);
     }
 
     /// How often those who wait were woken.
@@ -363,12 +372,12 @@ impl State {
     /// Undoes [`wait_in`](Self::wait_in).
     pub(super) fn leave(&mut self, of: fn(&mut Self) -> &mut Waiters, ticket: u64) {
         let old = of(self).0.remove(&ticket);
-        self.after.drop.extend(old);
+        self.after.discard(old);
     }
 
     /// Drops a waker once the lock is released, since that may run code that takes it.
     pub(super) fn drop_later(&mut self, waker: Option<Waker>) {
-        self.after.drop.extend(waker);
+        self.after.discard(waker);
     }
 
     /// Who waits for a stream of the peer's.
@@ -403,26 +412,33 @@ impl State {
     }
 
     /// Turns the session's events into wakers.
+    #[inline]
     pub(super) fn settle(&mut self) {
+        if self.session.has_events() {
+            self.settle_events();
+        }
+    }
+
+    fn settle_events(&mut self) {
         while let Some(event) = self.session.poll_event() {
-            let after = &mut self.after.wake;
+            let after = &mut self.after;
             match event {
                 Event::Opened => {
                     self.rounds.sets.fetch_add(1, Ordering::Release);
-                    after.extend(mem::take(&mut self.incoming.0).into_values());
+                    after.wake(mem::take(&mut self.incoming.0).into_values());
                 }
-                Event::Answered(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.answer.take())),
+                Event::Answered(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.answer.take())),
                 Event::Readable(id) => {
                     self.rounds.reads.fetch_add(1, Ordering::Release);
-                    after.extend(self.streams.get_mut(&id).and_then(|slots| slots.read.take()));
+                    after.wake(self.streams.get_mut(&id).and_then(|slots| slots.read.take()));
                 }
-                Event::Writable(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
-                Event::Stopped(id) => after.extend(self.streams.get_mut(&id).and_then(|slots| slots.stopped.take())),
+                Event::Writable(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
+                Event::Stopped(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.stopped.take())),
                 Event::OpensAvailable => self.open_queued(),
                 Event::Draining { code, deadline, jitter, .. } => {
                     self.peer_drain = Some(PeerDrain { code, deadline, jitter });
                     self.rounds.sets.fetch_add(1, Ordering::Release);
-                    after.extend(mem::take(&mut self.drains.0).into_values());
+                    after.wake(mem::take(&mut self.drains.0).into_values());
                     self.open_queued();
                 }
                 Event::LinkDead(_) => self.dead = true,
@@ -438,7 +454,7 @@ impl State {
                 Err(OpenError::TooManyOpens) => {}
                 outcome => {
                     open.outcome = Some(outcome);
-                    self.after.wake.extend([open.waker.clone()]);
+                    self.after.wake([open.waker.clone()]);
                 }
             }
         }
@@ -448,11 +464,11 @@ impl State {
         self.open_queued();
         self.rounds.sets.fetch_add(1, Ordering::Release);
         self.rounds.reads.fetch_add(1, Ordering::Release);
-        let after = &mut self.after.wake;
-        after.extend(mem::take(&mut self.streams).into_values().flat_map(Slots::into_wakers));
-        after.extend(mem::take(&mut self.incoming.0).into_values());
-        after.extend(mem::take(&mut self.ended.0).into_values());
-        after.extend(self.driver.take().map(|parked| parked.waker));
+        let after = &mut self.after;
+        after.wake(mem::take(&mut self.streams).into_values().flat_map(Slots::into_wakers));
+        after.wake(mem::take(&mut self.incoming.0).into_values());
+        after.wake(mem::take(&mut self.ended.0).into_values());
+        after.wake(self.driver.take().map(|parked| parked.waker));
     }
 
     /// Has the driver woken if there is something for it to do.
@@ -460,8 +476,19 @@ impl State {
         let Some(parked) = &self.driver else { return };
         let earlier = || self.session.poll_timeout().is_some_and(|due| parked.timeout.is_none_or(|armed| due < armed));
         if (parked.room && self.session.wants_transmit()) || earlier() {
-            self.after.wake.extend(self.driver.take().map(|parked| parked.waker));
+            self.unpark();
         }
+    }
+
+    /// The same after what sets no deadline.
+    pub(super) fn unpark_to_send(&mut self) {
+        if self.driver.as_ref().is_some_and(|parked| parked.room) && self.session.wants_transmit() {
+            self.unpark();
+        }
+    }
+
+    fn unpark(&mut self) {
+        self.after.wake(self.driver.take().map(|parked| parked.waker));
     }
 
     /// Puts an ended session in the place of one in which something panicked, and gives that, to be dropped. Boxed, as

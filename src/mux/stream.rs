@@ -67,10 +67,9 @@ impl MuxStream {
         if room > 0 && self.reader.is_asleep(round, cx.waker()) {
             return Poll::Pending;
         }
-        let mut taken = false;
         let id = self.id;
         let reader = &mut self.reader;
-        let result = self.shared.with(|state| {
+        let result = self.shared.with_reader(|state| {
             for _ in 0..CHUNKS_PER_READ {
                 if room == 0 {
                     break;
@@ -79,11 +78,12 @@ impl MuxStream {
                 match stream.read(room) {
                     Ok(Read::Bytes(bytes)) => {
                         room = room.saturating_sub(bytes.len());
-                        taken = true;
                         sink(&bytes);
+                        // An end or an error behind it is still there at the next read.
+                        if !stream.has_more() {
+                            break;
+                        }
                     }
-                    // What was taken comes first; the end or the error are still there at the next read.
-                    _ if taken => break,
                     Ok(Read::End) => break,
                     Ok(Read::Blocked) => {
                         state.wait(id, Wait::Read, cx.waker());

@@ -60,12 +60,15 @@ type Key = (u8, Option<StreamId>);
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     queue: VecDeque<Event>,
-    /// What stands in `queue`.
+    /// What stands in `queue`, since that held more than [`FEW`] until it was empty again.
     waiting: HashSet<Key, BuildHasherDefault<KeyHasher>>,
 }
 
-/// Spreads keys by a multiplication: there are two of them for each byte there and back. Ids that a peer picks to
-/// collide make it compare no more of them than there may be streams.
+/// So many events are compared one by one, which costs less than to hash them.
+const FEW: usize = 8;
+
+/// Spreads keys by a multiplication. Ids that a peer picks to collide make it compare no more of them than there may be
+/// streams.
 #[derive(Debug, Default)]
 struct KeyHasher(u64);
 
@@ -121,16 +124,26 @@ impl Events {
     /// Adds an event. One of its kind that waits already makes do, with the words of the new one.
     pub(crate) fn push(&mut self, event: Event) {
         let key = event.key();
-        if self.waiting.insert(key) {
-            self.queue.push_back(event);
-        } else if let Some(waiting) = self.queue.iter_mut().find(|waiting| waiting.key() == key) {
-            *waiting = event;
+        let is_new = !self.waiting.is_empty() && self.waiting.insert(key);
+        let same = if is_new { None } else { self.queue.iter_mut().find(|waiting| waiting.key() == key) };
+        match same {
+            Some(waiting) => *waiting = event,
+            None => self.queue.push_back(event),
         }
+        if self.waiting.is_empty() && self.queue.len() > FEW {
+            self.waiting.extend(self.queue.iter().map(Event::key));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.queue.pop_front()?;
-        self.waiting.remove(&event.key());
+        if !self.waiting.is_empty() {
+            self.waiting.remove(&event.key());
+        }
         Some(event)
     }
 
@@ -148,7 +161,7 @@ impl Events {
         let waiting = &mut self.waiting;
         self.queue.retain(|event| {
             let stale = is_stale(event);
-            if stale {
+            if stale && !waiting.is_empty() {
                 waiting.remove(&event.key());
             }
             !stale
@@ -183,6 +196,22 @@ mod tests {
         assert_eq!(events.pop(), Some(Event::Readable(id(2))));
         assert_eq!(events.pop(), Some(Event::Readable(id(1))));
         assert_eq!(events.pop(), None);
+    }
+
+    #[test]
+    fn of_many_events_too_each_waits_once_and_again_after_it_was_taken() {
+        let many = 3 * FEW as u32;
+        let mut events = Events::default();
+        for _ in 0..2 {
+            (0..2).for_each(|_| (1..=many).for_each(|n| events.push(Event::Readable(id(n)))));
+            events.forget_stream(id(many));
+            for n in 1..many {
+                assert_eq!(events.pop(), Some(Event::Readable(id(n))));
+                events.push(Event::Writable(id(1)));
+            }
+            assert_eq!([events.pop(), events.pop()], [Some(Event::Writable(id(1))), None]);
+            assert!(events.is_empty() && events.waiting.is_empty());
+        }
     }
 
     #[test]

@@ -77,6 +77,10 @@ impl Session {
     }
 
     fn session_message(&mut self, now: Instant) -> Option<Message> {
+        let pending = &self.pending;
+        if pending.ping.is_none() && pending.pong.is_none() && !pending.drain {
+            return None;
+        }
         let (ping, pong) = (self.pending.ping.take(), self.pending.pong.take());
         if let Some(bytes) = ping {
             self.ping_sent = Some((bytes, now));

@@ -246,6 +246,12 @@ impl Session {
         self.events.pop()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has any.
+    #[must_use]
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Why the session ended; `None` while it lives.
     #[must_use]
     pub fn ended(&self) -> Option<&SessionEnd> {

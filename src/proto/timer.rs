@@ -37,7 +37,7 @@ impl Timers {
 
     /// Sets a deadline unless one is set.
     pub(crate) fn set_if_idle(&mut self, timer: Timer, now: Instant, after: Duration) {
-        self.slot(timer).get_or_insert(later(now, after));
+        self.slot(timer).get_or_insert_with(|| later(now, after));
     }
 
     pub(crate) fn stop(&mut self, timer: Timer) {
