@@ -78,6 +78,7 @@ async fn start_gateway() -> Result<(gateway::Gateway, SocketAddr), Box<dyn std::
         token: "secret".into(),
         caller_token: None,
         domain: None,
+        trusted_proxy: None,
         grace: Duration::from_secs(30),
         dial_timeout: Duration::from_secs(10),
         ping_interval: Duration::from_secs(15),

@@ -21,6 +21,7 @@ fn gateway() -> app::Gateway {
         token: "secret".into(),
         caller_token: None,
         domain: Some("tunnels.example".parse().unwrap()),
+        trusted_proxy: None,
         grace: seconds(30),
         dial_timeout: seconds(10),
         ping_interval: seconds(15),

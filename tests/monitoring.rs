@@ -45,6 +45,14 @@ fn each_metric_that_is_asked_for_is_one_of_the_crates() {
 }
 
 #[test]
+fn each_metric_of_the_crates_is_on_the_dashboard() {
+    let (code, dashboard) = (read("src/metrics.rs"), expressions(&dashboard()).join("\n"));
+    let shown: BTreeSet<_> = metrics_in(&dashboard).into_iter().map(base).collect();
+    let missing: Vec<_> = metrics_in(&code).into_iter().filter(|name| !shown.contains(name)).collect();
+    assert!(missing.is_empty(), "nobody sees {missing:?}");
+}
+
+#[test]
 fn the_dashboard_has_panels_that_lie_beside_each_other() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().expect("panels");

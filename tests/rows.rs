@@ -1,18 +1,18 @@
 //! Each row of what a user may expect has a test that names it, by its number in front of the test's name.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "support/named.rs"]
+mod named;
+
+use std::collections::BTreeSet;
+
+use named::number as row;
 
 /// A letter and a number.
 type Row = (char, u32);
 
 #[test]
 fn each_row_is_named_by_a_test() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("tests/rows.md")).unwrap();
+    let text = named::text("tests/rows.md");
     let rows: BTreeSet<Row> = text
         .lines()
         .filter_map(|line| row(line.strip_prefix("| ")?.split(' ').next()?.to_lowercase().as_str()))
@@ -20,21 +20,17 @@ fn each_row_is_named_by_a_test() {
     let kinds: BTreeSet<char> = rows.iter().map(|(kind, _)| *kind).collect();
     assert!((1..=100).all(|number| rows.contains(&('b', number))) && kinds.len() > 8, "all are read: {rows:?}");
 
-    let mut named = BTreeSet::new();
-    for file in ["src", "tests"].iter().flat_map(|folder| rust_files(&root.join(folder))) {
-        let code = fs::read_to_string(file).unwrap();
-        named.extend(code.split("fn ").skip(1).flat_map(numbers));
-    }
+    let named: BTreeSet<Row> = named::functions().iter().flat_map(|name| numbers(name)).collect();
     let unnamed: Vec<_> = rows.difference(&named).collect();
     assert!(unnamed.is_empty(), "no test names {unnamed:?}");
     let unknown: Vec<_> = named.difference(&rows).filter(|(kind, _)| kinds.contains(kind)).collect();
     assert!(unknown.is_empty(), "tests name rows that there are not: {unknown:?}");
 }
 
-/// The rows that a test's name begins with: 1, 2, 3 and 11 for `b1_to_b3_and_b11_refusals(…`.
+/// The rows that a test's name begins with: 1, 2, 3 and 11 for `b1_to_b3_and_b11_refusals`.
 fn numbers(name: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    let mut parts = name.split(['(', '<']).next().unwrap_or_default().split('_').peekable();
+    let mut parts = name.split('_').peekable();
     let mut to = false;
     while let Some(part) = parts.next() {
         match (row(part), rows.last().copied()) {
@@ -53,28 +49,10 @@ fn numbers(name: &str) -> Vec<Row> {
     rows
 }
 
-fn row(text: &str) -> Option<Row> {
-    let kind = text.chars().next().filter(char::is_ascii_lowercase)?;
-    let number = text.get(1..).filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))?;
-    Some((kind, number.parse().ok()?))
-}
-
 #[test]
 fn names_are_read_with_their_ranges() {
     let read = |name| numbers(name).into_iter().map(|(kind, number)| format!("{kind}{number}")).collect::<Vec<_>>();
-    assert_eq!(read("b1_to_b3_and_b11_refusals_say(x"), ["b1", "b2", "b3", "b11"]);
-    assert_eq!(read("m13_b08_to_be_sure()"), ["m13", "b8"]);
-    assert_eq!(read("a_key_b3()"), [""; 0]);
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.is_dir() {
-            files.extend(rust_files(&entry));
-        } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            files.push(entry);
-        }
-    }
-    files
+    assert_eq!(read("b1_to_b3_and_b11_refusals_say"), ["b1", "b2", "b3", "b11"]);
+    assert_eq!(read("m13_b08_to_be_sure"), ["m13", "b8"]);
+    assert_eq!(read("a_key_b3"), [""; 0]);
 }

@@ -10,7 +10,10 @@
 
 mod app;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use axum::serve::ListenerExt;
 use clap::{Parser, builder::NonEmptyStringValueParser};
@@ -35,6 +38,9 @@ struct Args {
     /// Below which domain each sandbox has a host name, KEY.DOMAIN and TARGET__KEY.DOMAIN, beside its path.
     #[arg(long)]
     domain: Option<app::Domain>,
+    /// The proxy in front, whose X-Forwarded-For says last who asks; without it all who come through one are one.
+    #[arg(long, value_name = "ADDRESS")]
+    trusted_proxy: Option<IpAddr>,
     /// For how long a sandbox that drops off is waited for.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -74,6 +80,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         token: args.token,
         caller_token: args.caller_token,
         domain: args.domain,
+        trusted_proxy: args.trusted_proxy,
         grace: args.grace,
         dial_timeout: args.dial_timeout,
         ping_interval: args.ping_interval,

@@ -13,6 +13,7 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
+use revdial::agent::ProxyChoice;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tower::{ServiceExt, service_fn};
@@ -45,36 +46,33 @@ pub(crate) enum Environment {
     Proxy(Box<Egress>),
 }
 
+/// All that may name a proxy, those for the other scheme too.
+const VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+
 impl Environment {
-    /// What there is for a server, by the agent's rules, which are curl's. `tls` makes a connector.
+    /// What there is for a server, as an agent goes there. `tls` makes a connector.
     pub(crate) fn of(
         server: &Server,
         tls: impl FnOnce() -> Result<TlsConnector, Box<dyn StdError>>,
     ) -> Result<Self, Box<dyn StdError>> {
-        let own = if server.is_tls { ["https_proxy", "HTTPS_PROXY"] } else { ["http_proxy", "HTTP_PROXY"] };
-        let names = own.into_iter().chain(["all_proxy", "ALL_PROXY"]);
-        let Some((variable, url)) = names.into_iter().find_map(|name| Some((name, value(name)?))) else {
-            return Ok(Self::Direct);
-        };
-        let no = value("no_proxy").or_else(|| value("NO_PROXY")).unwrap_or_default();
-        let proxy = |no: String| Matcher::builder().all(url.as_str()).no(no).build();
+        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let uri = server.uri()?;
-        // The URL itself is not shown: it may hold a password.
-        let known = proxy(String::new()).intercept(&uri).ok_or_else(|| format!("{variable} is not a proxy's URL"))?;
-        if proxy(no).intercept(&uri).is_none() {
-            return Ok(Self::Excepted(variable));
-        }
-        let mut egress = Egress { proxy: known, variable, tls: None };
+        let named = ProxyChoice::Environment.url_for(&uri);
+        let Some(url) = named.map_err(|error| error.source().map_or_else(|| error.to_string(), ToString::to_string))?
+        else {
+            let others = VARIABLES.into_iter().find(|name| value(name).is_some());
+            return Ok(others.map_or(Self::Direct, Self::Excepted));
+        };
+        let others = if server.is_tls { "http_proxy" } else { "https_proxy" };
+        let mut own = VARIABLES.into_iter().filter(|name| !name.eq_ignore_ascii_case(others));
+        let variable = own.find(|name| value(name).as_ref() == Some(&url)).ok_or("no variable names it")?;
+        let proxy = Matcher::builder().all(url).build().intercept(&uri).ok_or("it is none that is spoken to")?;
+        let mut egress = Egress { proxy, variable, tls: None };
         if egress.proxy.uri().scheme_str() == Some("https") {
             egress.tls = Some((tls()?, egress.url().parse()?));
         }
         Ok(Self::Proxy(Box::new(egress)))
     }
-}
-
-/// An environment variable, if it is set to something.
-fn value(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Egress {

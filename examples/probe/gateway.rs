@@ -105,6 +105,7 @@ pub(crate) fn kind_of(answer: &Answer) -> Option<ErrorKind> {
 
 /// Whether the gateway turns a caller away.
 pub(crate) fn turned_away(gateway: &Gateway, answer: &Answer) -> Option<Failure> {
+    let again = format!("the same again in {} s ; who tries from here?", answer.header(header::RETRY_AFTER));
     let (cause, next) = match (answer.status, &gateway.caller_token) {
         (StatusCode::UNAUTHORIZED, None) => (
             "it asks callers for a token",
@@ -112,6 +113,9 @@ pub(crate) fn turned_away(gateway: &Gateway, answer: &Answer) -> Option<Failure>
         ),
         (StatusCode::UNAUTHORIZED, Some(_)) => {
             ("the callers' token is wrong", "compare CALLER_TOKEN here with the gateway's --caller-token")
+        }
+        (StatusCode::TOO_MANY_REQUESTS, _) => {
+            ("too many wrong callers' tokens came from this address, whatever is shown now", again.as_str())
         }
         (StatusCode::FORBIDDEN, _) => (
             "it has no --caller-token, and so serves callers on its own machine only",

@@ -82,7 +82,9 @@ struct Common {
 impl Common {
     /// Looks at what clap does not: its complaints would show a URL's password, or a token.
     fn gateway(self) -> Result<Gateway, String> {
-        let server = self.server.parse::<Server>().map_err(|why| format!("--server: {why}"))?;
+        let server = self.server.parse::<Server>().map_err(|why| {
+            format!("--server: {why}; it is the gateway's base, such as https://gateway.example:8443")
+        })?;
         let bearer = |name: &str, token: Option<String>| {
             token.map(|token| Bearer::new(token).map_err(|why| format!("{name}: {why}"))).transpose()
         };

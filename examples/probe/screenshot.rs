@@ -28,7 +28,10 @@ pub(crate) async fn run(gateway: &Gateway, options: &Options, json: bool) -> Res
     let session = &options.session;
     let request = gateway.call(&session.path(gateway, "screenshot"))?;
     let answer = during("the screenshot", gateway.ask(request)).await;
-    let answer = answer.map_err(|why| session.unanswered(gateway, why))?;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => return Err(session.unanswered(gateway, why).await),
+    };
     let kind = answer.header(header::CONTENT_TYPE);
     if !answer.status.is_success() || !kind.starts_with("image/") {
         return Err(session.refused(gateway, &answer));

@@ -7,6 +7,8 @@ use crate::{
     ask::{Answer, NoAnswer},
     fault::{Failure, Fault},
     gateway::{Gateway, kind_of, told, turned_away},
+    progress::during,
+    steps::tunnel,
 };
 
 /// A desktop, as callers name it.
@@ -39,15 +41,19 @@ impl Session {
         })
     }
 
-    /// No answer, as a failure.
-    pub(crate) fn unanswered(&self, gateway: &Gateway, why: NoAnswer) -> Failure {
+    /// No answer, as a failure. Who waited for a sandbox that is away did not wait for the desktop.
+    pub(crate) async fn unanswered(&self, gateway: &Gateway, why: NoAnswer) -> Failure {
         let (fault, cause) = match &why {
+            NoAnswer::Unreached(_) => return why.blamed(Fault::TimeOut, "", ""),
             NoAnswer::Broken(_) => {
                 (Fault::NoConnection, "the tunnel was lost under the answer, or the gateway went away")
             }
-            _ => (Fault::TimeOut, "the tunnel is dead, or the desktop hangs"),
+            NoAnswer::TimedOut(_) => (Fault::TimeOut, "the tunnel is dead, or the desktop hangs"),
         };
-        why.blamed(fault, cause, &self.doctor(gateway))
+        match during("the sandbox's state", tunnel::connected(gateway, &self.key)).await {
+            Err(away) if away.fault == Fault::NoConnection => away,
+            _ => why.blamed(fault, cause, &self.doctor(gateway)),
+        }
     }
 
     /// The command that looks further.

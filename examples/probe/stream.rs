@@ -33,10 +33,11 @@ pub(crate) async fn run(gateway: &Gateway, options: &Options, json: bool) -> Res
     let session = &options.session;
     let path = session.path(gateway, "ws/stream");
     let opened = Instant::now();
-    let mut frames = during("opening the stream", socket::open(gateway, &path)).await.map_err(|why| match why {
-        socket::Unopened::Refused(answer) => session.refused(gateway, &answer),
-        socket::Unopened::NoAnswer(why) => session.unanswered(gateway, why),
-    })?;
+    let mut frames = match during("opening the stream", socket::open(gateway, &path)).await {
+        Ok(frames) => frames,
+        Err(socket::Unopened::Refused(answer)) => return Err(session.refused(gateway, &answer)),
+        Err(socket::Unopened::NoAnswer(why)) => return Err(session.unanswered(gateway, why).await),
+    };
     let (meter, ended) = during("watching", watch(&mut frames, opened, options.duration)).await;
     let watched = opened.elapsed();
     let next = format!("{} ; the desktop's log", session.doctor(gateway));

@@ -1,16 +1,19 @@
 //! TLS to the server, and what its failures mean.
 
+#[path = "../../src/agent/tls/unverified.rs"]
+mod unverified;
+
 use std::{error::Error as StdError, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    CertificateError, ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
+use self::unverified::Unverified;
 use crate::{
     fault::{Failure, Fault},
     server::Server,
@@ -20,10 +23,10 @@ use crate::{
 
 /// A connector that trusts Mozilla's roots, those of a file instead, or anybody.
 pub(crate) fn connector(ca: Option<&Path>, insecure: bool) -> Result<TlsConnector, Box<dyn StdError>> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let provider = ring::default_provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone().into()).with_safe_default_protocol_versions()?;
     let config = match ca {
-        _ if insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+        _ if insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified::new(provider))),
         Some(file) => builder.with_root_certificates(roots(file)?),
         None => builder.with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
     };
@@ -94,6 +97,10 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
         C::UnknownIssuer => {
             ("it is self-signed, of a private authority (then: --ca FILE), or a middlebox looks into TLS", "-issuer")
         }
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+            "it is an authority's, as openssl req -x509 makes them; a server's is made with -addext basicConstraints=critical,CA:FALSE",
+            "-ext basicConstraints",
+        ),
         _ => ("it is not what a server's certificate has to be; agents refuse it too", "-text"),
     }
 }
@@ -101,43 +108,4 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
 fn failure(server: &Server, what: &str, cause: &str, pipe: &str) -> Failure {
     let openssl = format!("openssl s_client -connect {} -servername {}{pipe}", server.host_and_port(), server.host);
     Failure::new(Fault::Tls, what, cause, openssl)
-}
-
-/// Takes any certificate. Signatures are still checked, so that the peer has the key of what it shows.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

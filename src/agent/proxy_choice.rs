@@ -6,6 +6,7 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::endpoint;
+use crate::error::{Error, ErrorKind};
 
 /// Through which proxy the agent's own connector reaches the server.
 ///
@@ -48,42 +49,82 @@ impl fmt::Debug for ProxyChoice {
 }
 
 impl ProxyChoice {
+    /// The URL of the proxy through which an agent of this setting reaches a server, as it is set and so with its user and
+    /// password; `None` if it goes straight. For tools that go the agent's way. Scheme and host of the server are looked
+    /// at, and nothing else of its URL. The environment is this process's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if what should name the proxy does not, as at
+    /// [`AgentBuilder::build`](super::AgentBuilder::build). The source says what is wrong, and does not show the URL.
+    ///
+    /// ```
+    /// use revdial::agent::ProxyChoice;
+    ///
+    /// let server = "wss://gateway.example".parse()?;
+    /// assert_eq!(ProxyChoice::Url("http://10.0.0.1:3128".into()).url_for(&server)?.unwrap(), "http://10.0.0.1:3128");
+    /// assert!(ProxyChoice::Direct.url_for(&server)?.is_none());
+    /// assert!(ProxyChoice::Url("ftp://10.0.0.1".into()).url_for(&server).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn url_for(&self, server: &Uri) -> Result<Option<String>, Error> {
+        let Some(named) = self.named(server, |name| std::env::var(name).ok()) else { return Ok(None) };
+        named.read().map_err(|why| Error::with_source(ErrorKind::InvalidInput, why))?;
+        Ok(Some(named.url))
+    }
+
     /// The proxy on the way to this server, if there is one. `variable` looks an environment variable up.
     pub(crate) fn proxy(
         &self,
         server: &Uri,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Intercept>, String> {
+        self.named(server, variable).map(|named| named.read()).transpose()
+    }
+
+    fn named(&self, server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Option<Named> {
         match self {
-            Self::Direct => Ok(None),
-            Self::Url(url) => Ok(Some(read(url)?)),
+            Self::Direct => None,
+            Self::Url(url) => Some(Named { by: None, url: url.clone() }),
             Self::Environment => {
                 let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
                 let no = variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default();
-                let names = names(server, variable("REQUEST_METHOD").is_some());
-                match names.iter().find_map(|name| Some((name, variable(name)?))) {
-                    Some((name, url)) if !is_excepted(server, no) => {
-                        read(&url).map(Some).map_err(|why| format!("{name} in the environment {why}"))
-                    }
-                    _ => Ok(None),
-                }
+                let mut names = names(server, variable("REQUEST_METHOD").is_some()).iter();
+                let named = names.find_map(|name| Some(Named { by: Some(name), url: variable(name)? }))?;
+                (!is_excepted(server, &no)).then_some(named)
             }
         }
+    }
+}
+
+/// What should be a proxy's URL, and the variable that it is from.
+struct Named {
+    by: Option<&'static str>,
+    url: String,
+}
+
+impl Named {
+    fn read(&self) -> Result<Intercept, String> {
+        read(&self.url).map_err(|why| self.by.map_or(why.to_owned(), |name| format!("{name} in the environment {why}")))
     }
 }
 
 /// The variables that may name the proxy to this server, in their order.
 fn names(server: &Uri, in_cgi: bool) -> &'static [&'static str] {
     match server.scheme_str() {
-        Some("https") => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+        Some("https" | "wss") => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
         _ if in_cgi => &["http_proxy", "all_proxy", "ALL_PROXY"],
         _ => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
     }
 }
 
 /// Whether `no` names this server as one that is reached directly.
-fn is_excepted(server: &Uri, no: String) -> bool {
-    Matcher::builder().all("any").no(no).build().intercept(server).is_none()
+fn is_excepted(server: &Uri, no: &str) -> bool {
+    // Matchers know no WebSockets, and take the wildcard for names only.
+    let parts =
+        server.authority().map(|host| Uri::builder().scheme("http").authority(host.clone()).path_and_query("/"));
+    let server = parts.and_then(|parts| parts.build().ok());
+    let is_outside = |server| Matcher::builder().all("any").no(no).build().intercept(&server).is_none();
+    no.split(',').any(|entry| entry.trim() == "*") || server.is_some_and(is_outside)
 }
 
 /// The proxy that a URL names. What is wrong with it is told without showing it: it may hold a password.
@@ -138,6 +179,9 @@ mod tests {
             (HTTP, &["HTTP_PROXY=http://p:1", "REQUEST_METHOD=GET"], None),
             (HTTP, &["http_proxy=http://p:1", "REQUEST_METHOD=GET"], Some("http://p:1/")),
             (HTTP, &["HTTPS_PROXY=http://p:1"], None),
+            ("wss://h", &["HTTPS_PROXY=http://p:1", "NO_PROXY=g"], Some("http://p:1/")),
+            ("ws://h", &["HTTP_PROXY=http://p:1", "NO_PROXY=g"], Some("http://p:1/")),
+            ("wss://h", &["HTTPS_PROXY=http://p:1", "NO_PROXY=h"], None),
         ];
         for (server, variables, expected) in table {
             assert_eq!(found(server, variables).unwrap().as_deref(), *expected, "{variables:?}");
@@ -164,6 +208,7 @@ mod tests {
         let numbered = "https://10.1.2.3:8443/";
         assert_eq!(found(numbered, &["ALL_PROXY=p", "NO_PROXY=10.0.0.0/8"]), Ok(None));
         assert!(found(numbered, &["ALL_PROXY=p", "NO_PROXY=10.1.2.4,11.0.0.0/8"]).unwrap().is_some());
+        assert_eq!(found(numbered, &["ALL_PROXY=p", "NO_PROXY=*"]), Ok(None));
     }
 
     #[test]

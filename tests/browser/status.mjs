@@ -98,8 +98,12 @@ try {
   await is(page, "desktop-bob", "grace");
   assert.equal(await page.locator("#grace").textContent(), "1");
   const left = await row(page, "desktop-bob").locator(".since").textContent();
-  assert.match(left, /^\d+ s left$/);
-  await until(page, (left) => parseInt(document.querySelector('[data-key="desktop-bob"] .since').textContent) < parseInt(left), left);
+  assert.match(left, /^for \d+ s, \d+ s left$/);
+  const runs = (left) => {
+    const seconds = (text) => Number(/(\d+) s left/.exec(text)[1]);
+    return seconds(document.querySelector('[data-key="desktop-bob"] .since').textContent) < seconds(left);
+  };
+  await until(page, runs, left);
   await page.locator("#events li", { hasText: "desktop-bob" }).locator("b", { hasText: "Lost" }).waitFor();
   step("the one that was killed is in grace, and its time runs");
 

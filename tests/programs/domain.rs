@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A request as it is written, and the whole answer.
-async fn exchange(addr: SocketAddr, head: &str) -> (String, String) {
+pub(crate) async fn exchange(addr: SocketAddr, head: &str) -> (String, String) {
     let mut socket = TcpStream::connect(addr).await.unwrap();
     socket.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -134,8 +134,10 @@ async fn callers_show_the_token_at_every_host_name_and_the_cookie_stays_here() {
         let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
         let (pair, attributes) = cookie.split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Strict; Secure");
-        assert!(!cookie.contains("callers-secret"), "{cookie}");
-        assert!(!login("callers-secret", "").await.contains("Secure"), "no https, as far as one can tell");
+        assert!(pair.starts_with("__Host-revdial_gateway=") && !cookie.contains("callers-secret"), "{cookie}");
+        let answer = login("callers-secret", "").await;
+        assert!(answer.contains("set-cookie: revdial_gateway="), "{answer}");
+        assert!(!answer.contains("Secure"), "no https, as far as one can tell");
 
         let shown = format!("cookie: mine=1; {pair}; yours=2\r\n");
         let (status, body) = match path {

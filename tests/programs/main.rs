@@ -4,8 +4,10 @@ mod callers;
 #[path = "../support/chaos.rs"]
 #[expect(dead_code, reason = "the kill tests use the rest")]
 mod chaos;
+mod cookies;
 mod dialback;
 mod domain;
+mod guesses;
 mod life;
 #[path = "../support/load.rs"]
 mod load;

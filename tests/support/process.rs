@@ -108,10 +108,13 @@ fn prepare(command: &str, env: &[(&str, &str)]) -> Command {
     let mut words = command.split_whitespace();
     let mut prepared = Command::new(example(words.next().expect("a name")));
     // What the machine of the test is set to is not the program's.
-    for name in ["RUST_LOG", "RUNNER_TOKEN", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"] {
+    for name in ["RUST_LOG", "RUNNER_TOKEN", "CALLER_TOKEN", "REQUEST_METHOD"] {
         prepared.env_remove(name);
     }
-    prepared.args(words).env_remove("ALL_PROXY").envs(env.iter().copied());
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        prepared.env_remove(name).env_remove(name.to_ascii_uppercase());
+    }
+    prepared.args(words).envs(env.iter().copied());
     prepared.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     prepared
 }

@@ -5,10 +5,13 @@
 //!
 //! A cookie, and being on this machine, are nothing that a caller shows: browsers add them to whatever a page asks for.
 //! They therefore count only for pages of the same origin; others get 403, also those of sandboxes.
+//!
+//! Whoever shows wrong tokens too often gets 429 for a while, whatever it shows then.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -21,20 +24,20 @@ use axum::{
 use revdial::server::{KeyedBearer, SharedBearer};
 
 use super::{
-    App,
+    App, cookies,
     domain::{self, Domain},
+    guesses::Guesses,
     page,
 };
 
 /// Where the form with the token is sent to, at every host name.
 pub(crate) const LOGIN: &str = "/.gateway/login";
 
-const COOKIE: &str = "revdial_gateway";
-
 #[derive(Clone)]
 pub(crate) struct Callers {
     credentials: Option<Credentials>,
     domain: Option<Domain>,
+    guesses: Guesses,
 }
 
 #[derive(Clone)]
@@ -46,19 +49,26 @@ struct Credentials {
 
 impl Callers {
     pub(crate) fn new(token: Option<String>, domain: Option<Domain>) -> Result<Self, revdial::Error> {
-        Ok(Self { credentials: token.map(Credentials::new).transpose()?, domain })
+        Ok(Self { credentials: token.map(Credentials::new).transpose()?, domain, guesses: Guesses::default() })
     }
 
     /// Whether the request may go on, without what was for us alone.
     pub(crate) fn admit(&self, caller: SocketAddr, request: &mut Request) -> Result<(), Refused> {
+        let cookies = cookies::take(request.headers_mut());
         match &self.credentials {
-            Some(known) if known.token.accepts(request.headers()) => {
-                request.headers_mut().remove(header::AUTHORIZATION);
-                known.take_cookie(request.headers_mut());
-                return Ok(());
+            Some(known) => {
+                self.may_try(caller)?;
+                if known.token.accepts(request.headers()) {
+                    request.headers_mut().remove(header::AUTHORIZATION);
+                    return Ok(());
+                }
+                if !cookies.iter().any(|shown| accepts(&known.cookie, shown)) {
+                    if !cookies.is_empty() || request.headers().contains_key(header::AUTHORIZATION) {
+                        self.guesses.wrong(caller.ip(), Instant::now());
+                    }
+                    return Err(Refused::Unknown { wants_a_page: wants_a_page(request) });
+                }
             }
-            Some(known) if known.take_cookie(request.headers_mut()) => {}
-            Some(_) => return Err(Refused::Unknown { wants_a_page: wants_a_page(request) }),
             None if !caller.ip().to_canonical().is_loopback() || is_proxied(request.headers()) => {
                 return Err(Refused::Elsewhere);
             }
@@ -66,6 +76,10 @@ impl Callers {
             None => {}
         }
         if is_foreign(request) { Err(Refused::Foreign) } else { Ok(()) }
+    }
+
+    fn may_try(&self, caller: SocketAddr) -> Result<(), Refused> {
+        self.guesses.wait(caller.ip(), Instant::now()).map_or(Ok(()), |wait| Err(Refused::TooOften(wait)))
     }
 
     /// Whether a browser on this machine may have been led here by a name of somebody else's, which is the origin of
@@ -82,6 +96,8 @@ impl Callers {
 pub(crate) enum Refused {
     /// It shows neither token nor cookie.
     Unknown { wants_a_page: bool },
+    /// Too many wrong ones came from there.
+    TooOften(Duration),
     /// It comes from another machine.
     Elsewhere,
     /// It calls us by a name that is not known to be ours.
@@ -94,6 +110,10 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let why = match self {
             Self::Unknown { wants_a_page } => return page::login(wants_a_page, None),
+            Self::TooOften(wait) => {
+                let later = [(header::RETRY_AFTER, wait.as_secs() + 1)];
+                return (StatusCode::TOO_MANY_REQUESTS, later, "too many wrong tokens from there\n").into_response();
+            }
             Self::Elsewhere => "only callers on this machine are answered: there is no --caller-token\n",
             Self::Misled => "not by this name: it is not that of --domain, and there is no --caller-token\n",
             Self::Foreign => "not for a page of another origin\n",
@@ -107,26 +127,6 @@ impl Credentials {
         let name = "gateway.cookie".parse().expect("it can be a key");
         let cookie_value = KeyedBearer::new(&token)?.token_for(&name);
         Ok(Self { token: SharedBearer::new(token)?, cookie: SharedBearer::new(&cookie_value)?, cookie_value })
-    }
-
-    /// Takes our cookie out of the headers, so that no sandbox gets it. Whether it was a good one.
-    fn take_cookie(&self, headers: &mut HeaderMap) -> bool {
-        let (mut good, mut others) = (false, Vec::new());
-        for value in headers.get_all(header::COOKIE) {
-            for cookie in value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
-                match cookie.strip_prefix(COOKIE.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
-                    Some(shown) => good |= accepts(&self.cookie, shown),
-                    None => others.push(cookie.to_owned()),
-                }
-            }
-        }
-        headers.remove(header::COOKIE);
-        if let Ok(others) = HeaderValue::from_bytes(&others.join(&b"; "[..]))
-            && !others.is_empty()
-        {
-            headers.insert(header::COOKIE, others);
-        }
-        good
     }
 }
 
@@ -146,20 +146,25 @@ pub(crate) async fn only(
 /// The form with the token: a cookie for it, and on to the start page of the host name where it was filled in.
 pub(crate) async fn login(
     State(app): State<App>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
     parts: Parts,
     Form(fields): Form<HashMap<String, String>>,
 ) -> Response {
-    let secure = parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
+    let is_secure = parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
     if is_foreign(&Request::from_parts(parts, axum::body::Body::empty())) {
         return Refused::Foreign.into_response();
     }
-    let Some(known) = app.callers.credentials else { return Redirect::to("/").into_response() };
+    let Callers { credentials: Some(known), guesses, .. } = &app.callers else {
+        return Redirect::to("/").into_response();
+    };
+    if let Err(refused) = app.callers.may_try(caller) {
+        return refused.into_response();
+    }
     if !fields.get("token").is_some_and(|shown| accepts(&known.token, shown.as_bytes())) {
+        guesses.wrong(caller.ip(), Instant::now());
         return page::login(true, Some("That is not the token."));
     }
-    let secure = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict{secure}", known.cookie_value);
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+    ([(header::SET_COOKIE, cookies::set(&known.cookie_value, is_secure))], Redirect::to("/")).into_response()
 }
 
 /// Whether a proxy says that it asks for somebody else: with one on this machine everybody comes from this machine.

@@ -1,7 +1,7 @@
 //! Sandboxes at host names of their own: `KEY.tunnels.example`, `TARGET__KEY.tunnels.example`.
 //!
 //! Each has an origin of its own, so that browsers keep their pages, cookies and storage apart from one another and from
-//! the gateway's, and links that begin with `/` work. It takes a wildcard in DNS and, for https, in a certificate: best
+//! the gateway's, and links that begin with `/` work; [cookies](cookies) stay with their host. It takes a wildcard in DNS and, for https, in a certificate: best
 //! for a domain that is used for nothing else.
 //!
 //! Between a target and its key stand two underscores. A host name has no `~`, dots and `--` may be parts of keys, but
@@ -19,7 +19,7 @@ use axum::{
 };
 use revdial::{InvalidName, proxy::Destination};
 
-use super::{App, page};
+use super::{App, cookies, page};
 
 /// The domain below which each sandbox has a host name, with a dot in front.
 #[derive(Debug, Clone)]
@@ -79,7 +79,11 @@ pub(crate) async fn by_host(
         return refused.into_response();
     }
     match named {
-        Ok(Destination { key, target, .. }) => app.proxy.forward(&key, &target, request).await.into_response(),
+        Ok(Destination { key, target, .. }) => {
+            let mut response = app.proxy.forward(&key, &target, request).await.into_response();
+            cookies::confine(response.headers_mut());
+            response
+        }
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
     }
 }

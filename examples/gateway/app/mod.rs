@@ -3,6 +3,9 @@
 //! | | |
 //! | --- | --- |
 //! | [`callers`] | who may use it: by token, by cookie, from this machine |
+//! | [`guesses`] | how often callers may show a wrong token |
+//! | [`cookies`] | the gateway's cookie, and what sandboxes may say of cookies |
+//! | [`peer`] | from where a request comes, also through a proxy |
 //! | [`paths`] | sandboxes below paths of the gateway |
 //! | [`domain`] | sandboxes at host names of their own |
 //! | [`fleet`] | what `/stats` tells |
@@ -11,23 +14,25 @@
 //! | [`phase`] | serving, draining, stopped; `/healthz` and `/readyz` |
 
 mod callers;
+mod cookies;
 mod domain;
 mod events;
 mod fleet;
+mod guesses;
 mod page;
 mod paths;
+mod peer;
 mod phase;
 
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, State},
-    http::request::Parts,
+    extract::State,
     middleware::{from_fn_with_state, map_response},
     routing::{any, get, post},
 };
@@ -46,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) token: String,
     pub(crate) caller_token: Option<String>,
     pub(crate) domain: Option<Domain>,
+    pub(crate) trusted_proxy: Option<IpAddr>,
     pub(crate) grace: Duration,
     pub(crate) dial_timeout: Duration,
     pub(crate) ping_interval: Duration,
@@ -60,6 +66,7 @@ struct App {
     proxy: Proxy<Body>,
     callers: Callers,
     domain: Option<Domain>,
+    trusted_proxy: Option<IpAddr>,
     listeners: Places,
     phase: Phase,
     metrics: PrometheusHandle,
@@ -87,13 +94,14 @@ impl Gateway {
             ..SessionConfig::default()
         };
         let agents = SharedBearer::new(settings.token)?;
-        let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?.peer_addr(caller);
+        let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?.peer_addr(peer::of);
         let app = App {
             connman: connman.clone(),
             // For X-Forwarded-For.
-            proxy: Proxy::builder(connman.clone()).peer(|parts| caller(parts).map(|addr| addr.ip())).build(),
+            proxy: Proxy::builder(connman.clone()).peer(|parts| peer::of(parts).map(|addr| addr.ip())).build(),
             callers: Callers::new(settings.caller_token, settings.domain.clone())?,
             domain: settings.domain,
+            trusted_proxy: settings.trusted_proxy,
             listeners: Places::new(),
             phase: phase.clone(),
             metrics: settings.metrics,
@@ -102,7 +110,8 @@ impl Gateway {
         let router = routes(&app)
             .with_state(app.clone())
             .layer(tunnels) // after the routes, so that it sees every path and no caller's check
-            .layer(from_fn_with_state(app, domain::by_host)); // last: at a sandbox's host name every path is its own
+            .layer(from_fn_with_state(app.clone(), domain::by_host)) // at a sandbox's host name every path is its own
+            .layer(from_fn_with_state(app, peer::behind_the_proxy)); // last: all others ask where a request comes from
         Ok(Self { router, connman, phase })
     }
 
@@ -124,7 +133,8 @@ fn routes(app: &App) -> Router<App> {
         .route("/proxy/{*path}", any(paths::by_path))
         .route("/api/v1/external-agents/{session}/screenshot", any(paths::screenshot))
         .route("/api/v1/external-agents/{session}/ws/stream", any(paths::stream))
-        .layer(map_response(paths::without_an_origin));
+        .layer(map_response(paths::without_an_origin))
+        .layer(map_response(cookies::confined_below_a_path));
     // Whatever asks these has no token, and learns a word that says nothing about anybody.
     let open = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -137,9 +147,4 @@ fn routes(app: &App) -> Router<App> {
         .merge(sandboxes)
         .layer(from_fn_with_state(app.clone(), callers::only))
         .merge(open.layer(guarded))
-}
-
-/// Where a request comes from: only axum knows it.
-fn caller(parts: &Parts) -> Option<SocketAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|caller| caller.0)
 }

@@ -116,7 +116,7 @@ class Row {
       return;
     }
     const left = Math.max(0, this.agent.grace_left_seconds - past);
-    say(this.find(".since"), `${Math.ceil(left)} s left`);
+    say(this.find(".since"), `for ${span(since)}, ${Math.ceil(left)} s left`);
     this.find(".left i").style.width = `${(100 * left) / (left + since)}%`;
   }
 

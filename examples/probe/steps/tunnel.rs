@@ -47,17 +47,11 @@ pub(crate) async fn keys(gateway: &Gateway) -> Outcome<()> {
 
 /// What the gateway says of the key, and whether it is so.
 pub(crate) async fn state(gateway: &Gateway, key: &AgentKey) -> Outcome<Tunnel> {
-    let Some(stats) = stats::fetch(gateway, Some(&just_before(key))).await? else {
+    let Some(agent) = connected(gateway, key).await? else {
         let tunnel = Tunnel { key: key.clone(), anybody: nobody(), measured: None, is_known: false };
         return Ok(Passed::skip("the gateway has no /stats", tunnel));
     };
-    let agent = stats::agents(&stats).iter().find(|agent| agent["key"] == key.as_str());
-    let agent = agent.ok_or_else(|| no_connection(gateway, key))?;
-    let since =
-        stats::seconds(&agent["since_seconds"]).map_or_else(String::new, |since| format!(" for {}", took(since)));
-    if agent["state"] != "connected" {
-        return Err(in_grace(gateway, key, agent, &since));
-    }
+    let since = since(&agent);
     let protocol = stats::text(&agent["protocol"]).unwrap_or_default();
     // Dial-back knows no targets: the gateway itself would say that there is none.
     let anybody = if protocol == "dial-back" { TargetName::default() } else { nobody() };
@@ -65,6 +59,22 @@ pub(crate) async fn state(gateway: &Gateway, key: &AgentKey) -> Outcome<Tunnel> 
     let tunnel = Tunnel { key: key.clone(), anybody, measured, is_known: true };
     let answer = tunnel.lives(gateway, &since).await?;
     Ok(Passed::ok(format!("connected{since}, {protocol}; it answers ({})", took(answer.took)), tunnel))
+}
+
+/// The gateway's line of a key that counts as connected; `None` if it tells of nobody. That the key is not connected is a
+/// failure.
+pub(crate) async fn connected(gateway: &Gateway, key: &AgentKey) -> Result<Option<Value>, Failure> {
+    let Some(stats) = stats::fetch(gateway, Some(&just_before(key))).await? else { return Ok(None) };
+    let agent = stats::agents(&stats).iter().find(|agent| agent["key"] == key.as_str());
+    let agent = agent.ok_or_else(|| no_connection(gateway, key))?;
+    if agent["state"] != "connected" {
+        return Err(in_grace(gateway, key, agent));
+    }
+    Ok(Some(agent.clone()))
+}
+
+fn since(agent: &Value) -> String {
+    stats::seconds(&agent["since_seconds"]).map_or_else(String::new, |since| format!(" for {}", took(since)))
 }
 
 /// A text behind which this key comes first, in the order of keys: their characters are all before `~`.
@@ -80,7 +90,8 @@ fn nobody() -> TargetName {
     NOBODY.parse().expect("a name as targets have them")
 }
 
-fn in_grace(gateway: &Gateway, key: &AgentKey, agent: &Value, since: &str) -> Failure {
+fn in_grace(gateway: &Gateway, key: &AgentKey, agent: &Value) -> Failure {
+    let since = since(agent);
     let cause = stats::text(&agent["last_cause"]).unwrap_or_else(|| "its link was lost".to_owned());
     let left =
         stats::seconds(&agent["grace_left_seconds"]).map_or_else(String::new, |left| format!(" {} more", took(left)));

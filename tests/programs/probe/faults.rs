@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 
 use super::{
     assert_fault, assert_well, at, probe, sandbox,
-    servers::{pretending, refusing},
+    servers::{answering, pretending, refusing},
     step,
 };
 use crate::{
@@ -34,6 +34,15 @@ async fn a_sandbox_that_was_lost_is_no_connection_for_now() {
     gateway.until(|stats| state(stats, "a") == Some("grace")).await;
     let ended = probe(&gateway, "doctor --key a").await;
     assert_fault(&ended, 16, "tunnel", &["no connection now: a is in state grace", "callers wait", "the agent's log"]);
+    // Who looks for longer than it took the gateway to know is told the same, and not of a desktop that hangs.
+    let mut desktop = sandbox(&gateway, "desktop-1").await;
+    desktop.kill().await;
+    gateway.until(|stats| state(stats, "desktop-1") == Some("grace")).await;
+    for look in ["screenshot 1", "stream 1"] {
+        let ended = probe(&gateway, &format!("{look} --timeout 500ms")).await;
+        assert_eq!(ended.status.code(), Some(16), "{ended:?}");
+        assert!(ended.stderr.starts_with("no connection now: desktop-1 is in state grace for "), "{ended:?}");
+    }
 }
 
 /// What the doctor says of a tunnel that is dead without anybody knowing.
@@ -168,6 +177,12 @@ async fn a_callers_token_that_is_missing_or_wrong_is_told_from_the_sandboxes() {
     assert_eq!(step(&ended, "tunnel")["verdict"], "ok", "{ended:?}");
     assert_eq!(ended.status.code(), Some(0));
     drop(sandbox);
+    let limited = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+    let ended = at(&format!("http://{}", answering(limited).await), "stats --caller-token t").await;
+    assert_eq!(ended.status.code(), Some(15), "{ended:?}");
+    for says in ["429 for callers", "whatever is shown now", "the same again in 7 s"] {
+        assert!(ended.stderr.contains(says), "{ended:?}");
+    }
 }
 
 #[tokio::test]

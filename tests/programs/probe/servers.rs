@@ -9,6 +9,7 @@ use axum::{
     http::{StatusCode, header},
     routing::get,
 };
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -129,9 +130,15 @@ pub(super) async fn socks_proxy() -> SocketAddr {
 
 /// TLS in front of a server, with a certificate of its own making for 127.0.0.1, which is given in PEM.
 pub(super) async fn tls(server: SocketAddr, name: &str) -> (SocketAddr, String) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let certificate = CertificateDer::from(made.cert.der().to_vec());
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    tls_by(server, CertificateParams::new([name.to_owned()]).unwrap()).await
+}
+
+/// The same with a certificate like this.
+pub(super) async fn tls_by(server: SocketAddr, made: CertificateParams) -> (SocketAddr, String) {
+    let key = KeyPair::generate().unwrap();
+    let made = made.self_signed(&key).unwrap();
+    let certificate = CertificateDer::from(made.der().to_vec());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(
         tokio_rustls::rustls::crypto::ring::default_provider(),
     ));
@@ -146,7 +153,7 @@ pub(super) async fn tls(server: SocketAddr, name: &str) -> (SocketAddr, String) 
         }
     })
     .await;
-    (addr, made.cert.pem())
+    (addr, made.pem())
 }
 
 /// How a middlebox ends what is idle.
