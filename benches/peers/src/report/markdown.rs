@@ -74,7 +74,7 @@ pub(super) fn verdict(gate: &Gate) -> &'static str {
 
 /// What bounds a row, and how far that comes.
 pub(super) fn bound(gate: &Gate) -> String {
-    gate.bounded_by.map_or_else(String::new, |(name, spread)| format!("{}: {name}", rounded(spread.median)))
+    gate.bounded_by.as_ref().map_or_else(String::new, |(name, reached)| format!("{}: {name}", rounded(*reached)))
 }
 
 /// A table of the quantities of one sort, with what each carrier took and its ratio to the reference.
