@@ -244,3 +244,70 @@ impl List<'_> {
         self.bounded_by(least.name(), self.book.spread(quantity, least));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in which every carrier took 2 of everything, with so many tunnels.
+    fn measured(tunnels: usize) -> Book {
+        use Quantity::*;
+        let mut quantities = vec![Trip, Dial, Get, BesideNothing, DialsAtOnce, Gets, GetsP99, CpuPer100kGets];
+        quantities.extend([PerTunnel, PerStream, CallsPerTrip, CallsPerDial, CallsPerGet]);
+        quantities.extend([DelayedTrip(20), DelayedDial(20), DelayedDialConfirmed(20)]);
+        quantities.push(Resident(Over::Tunnels, tunnels));
+        for way in Way::BOTH {
+            quantities.extend([Beside(way), Bulk(way, 1), Bulk(way, 8), CpuPerGib(way)]);
+            quantities.extend(DELAYS.map(|ms| DelayedBulk(way, ms)));
+        }
+        let mut book = Book::default();
+        for (quantity, carrier) in quantities.iter().flat_map(|of| Carrier::ALL.map(|carrier| (*of, carrier))) {
+            book.add(quantity, carrier, 2.0);
+        }
+        book
+    }
+
+    #[test]
+    fn every_row_of_the_targets_is_there_and_has_its_bound_once_all_is_measured() {
+        let gates = gates(&measured(MANY));
+        let mut rows: Vec<&str> = gates.iter().map(|gate| gate.row).collect();
+        rows.dedup();
+        let targets = (1..=17).map(|row| format!("A{row}")).chain((1..=4).map(|row| format!("B{row}")));
+        assert_eq!(rows, targets.collect::<Vec<_>>());
+        for gate in gates {
+            assert!(gate.measured.is_some() && gate.bounded_by.is_some(), "{gate:?}");
+        }
+    }
+
+    #[test]
+    fn a_goal_is_never_easier_than_its_gate() {
+        for gate in gates(&Book::default()) {
+            match (gate.gate, gate.goal) {
+                (AtMost(gate), AtMost(goal)) => assert!(goal < gate),
+                (AtLeast(gate), AtLeast(goal)) => assert!(goal > gate),
+                _ => panic!("{gate:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn memory_of_a_tunnel_among_fewer_than_ten_thousand_is_not_judged() {
+        let gates = gates(&measured(1000));
+        let unjudged: Vec<&str> = gates.iter().filter(|gate| gate.measured.is_none()).map(|gate| gate.row).collect();
+        assert_eq!(unjudged, ["A13", "B4"]);
+    }
+
+    #[test]
+    fn more_than_may_be_in_flight_bounds_a_long_link_no_further() {
+        let mut book = Book::default();
+        let quantity = Quantity::DelayedBulk(Way::Up, 20);
+        let most = IN_FLIGHT * 1000.0 / 20.0;
+        for (carrier, moved) in [(Native, most / 2.0), (BareWide, most * 3.0), (Tcp, most * 4.0)] {
+            book.add(quantity, carrier, moved);
+        }
+        let gates = gates(&book);
+        let gate = gates.iter().find(|gate| gate.measured.is_some()).expect("it was measured");
+        assert_eq!((gate.row, gate.measured.map(|spread| spread.median)), ("A12", Some(0.5)));
+        assert_eq!(gate.bounded_by, Some((BareWide.name().to_owned(), 1.0)));
+    }
+}

@@ -26,7 +26,7 @@ pub(super) const WIDE: usize = 256 * 1024 * 1024;
 /// How much is read before the writer hears of it.
 const REPORTED_AT_ONCE: usize = NARROW / 2;
 
-/// How much a link may have queued before those who write data wait. Narrow windows are full before.
+/// How much a link may have queued before those who write data wait. Eight narrow windows are full before.
 const QUEUED: usize = 1024 * 1024;
 
 /// What is to be written to a link's socket.
