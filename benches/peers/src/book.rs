@@ -52,3 +52,29 @@ impl Book {
         Spread::of(pairs.map(|(over, under)| over / under).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carrier::Carrier::{Native, Tcp};
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        let median = |figures: &[f64]| Spread::of(figures.to_vec()).map(|spread| spread.median);
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_the_rounds_ratios_and_not_that_of_the_medians() {
+        let mut book = Book::default();
+        for (ours, tcp) in [(10.0, 1.0), (2.0, 2.0), (3.0, 30.0)] {
+            book.add(Quantity::Trip, Native, ours);
+            book.add(Quantity::Trip, Tcp, tcp);
+        }
+        let ratio = book.ratio((Quantity::Trip, Native), (Quantity::Trip, Tcp)).expect("both were measured");
+        assert_eq!((ratio.least, ratio.median, ratio.most), (0.1, 1.0, 10.0));
+        assert!(book.ratio((Quantity::Dial, Native), (Quantity::Dial, Tcp)).is_none());
+    }
+}

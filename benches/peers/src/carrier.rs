@@ -19,13 +19,15 @@ pub(crate) enum Carrier {
     Dialback,
     /// A TCP connection for each stream, to a port of the agent: as if there were no need for a tunnel.
     Tcp,
-    /// A TCP connection with a WebSocket handshake for each stream, likewise, and no control link: what dial-back's dials
-    /// cannot do without.
+    /// A TCP connection with a WebSocket handshake for each stream, likewise, and then the least framing; no control link:
+    /// what dial-back cannot do without.
     Upgraded,
     /// The messages of one tungstenite WebSocket, with its defaults: as if one stream were enough.
     Raw,
     /// The least that a multiplexer over a WebSocket can do, which is no product: what bounds the goals of ours.
     Bare,
+    /// The same with windows of 256 MiB, for long links.
+    BareWide,
     /// The `yamux` crate over TCP.
     YamuxTcp,
     /// The `yamux` crate over the messages of a tungstenite WebSocket.
@@ -34,14 +36,16 @@ pub(crate) enum Carrier {
     H2,
 }
 
-use Carrier::{Bare, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded, YamuxTcp, YamuxWebSocket};
+use Carrier::{
+    Bare, BareWide, Dialback, H2, Native, NativeNoGrace, NativeWide, Raw, Tcp, Upgraded, YamuxTcp, YamuxWebSocket,
+};
 
 impl Carrier {
     /// Those with streams, in the order of the tables; variants of ours and [`Raw`] are added where they tell something.
     pub(crate) const STREAMS: [Self; 6] = [Native, Dialback, Tcp, YamuxTcp, YamuxWebSocket, H2];
 
-    pub(crate) const ALL: [Self; 11] =
-        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Upgraded, Raw, Bare, YamuxTcp, YamuxWebSocket, H2];
+    pub(crate) const ALL: [Self; 12] =
+        [Native, NativeWide, NativeNoGrace, Dialback, Tcp, Upgraded, Raw, Bare, BareWide, YamuxTcp, YamuxWebSocket, H2];
 
     /// For tables.
     pub(crate) const fn name(self) -> &'static str {
@@ -54,6 +58,7 @@ impl Carrier {
             Upgraded => "a WebSocket a stream",
             Raw => "raw tungstenite",
             Bare => "a bare mux",
+            BareWide => "a bare mux, windows of 256 MiB",
             YamuxTcp => "yamux over TCP",
             YamuxWebSocket => "yamux over tungstenite",
             H2 => "h2, reversed",
@@ -71,6 +76,7 @@ impl Carrier {
             Upgraded => "upgraded",
             Raw => "raw",
             Bare => "bare",
+            BareWide => "bare-wide",
             YamuxTcp => "yamux-tcp",
             YamuxWebSocket => "yamux-websocket",
             H2 => "h2",

@@ -1,5 +1,5 @@
 //! A TCP relay that delivers every byte some time after it came, as a long link does. Threads, and not tasks: timers of
-//! the runtime have a resolution of a millisecond, which is as long as the shortest delay.
+//! the runtime have a resolution of a millisecond, which is a twentieth of the shortest delay.
 
 use std::{
     io::{self, Read, Write},

@@ -2,6 +2,8 @@
 
 use std::{fs, process::Command, thread};
 
+use crate::args::OUT;
+
 /// Lines for a report's head: command, machine and date.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -15,16 +17,32 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn here() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let separator = if arguments.is_empty() { "" } else { " -- " };
-        let run = "cargo run --release --manifest-path benches/peers/Cargo.toml";
         Self {
-            command: format!("{run}{separator}{}", arguments.join(" ")),
+            command: command(&arguments),
             cores: thread::available_parallelism().map_or(0, usize::from),
             processor: processor(),
             kernel: read("/proc/sys/kernel/osrelease"),
             date: date(),
         }
     }
+}
+
+/// The command line as others would give it: where reports went on this machine is left out.
+fn command(arguments: &[String]) -> String {
+    let mut words = vec!["cargo run --release --manifest-path benches/peers/Cargo.toml"];
+    let mut given = arguments.iter().map(String::as_str);
+    while let Some(word) = given.next() {
+        if word == OUT {
+            given.next();
+            continue;
+        }
+        if words.len() == 1 {
+            words.push("--");
+        }
+        // Of a path the file's name is enough.
+        words.push(word.rsplit('/').next().unwrap_or(word));
+    }
+    words.join(" ")
 }
 
 fn processor() -> String {
@@ -44,4 +62,19 @@ fn read(path: &str) -> String {
 
 fn unknown() -> String {
     "unknown".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_shown_without_paths_of_the_machine() {
+        let shown = |words: &[&str]| command(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let run = "cargo run --release --manifest-path benches/peers/Cargo.toml";
+        assert_eq!(shown(&[]), run);
+        assert_eq!(shown(&["--out", "/tmp/here"]), run);
+        let given = ["--rounds", "7", "--out", "/tmp/here", "--readme", "/home/me/revdial/README.md"];
+        assert_eq!(shown(&given), format!("{run} -- --rounds 7 --readme README.md"));
+    }
 }

@@ -36,7 +36,7 @@ impl Agent {
             match self.carrier {
                 Carrier::Tcp | Carrier::Upgraded => {}
                 Carrier::Raw => drop(spawn(raw::agent(websocket(server).await))),
-                Carrier::Bare => bare::agent(websocket(server).await).await,
+                Carrier::Bare | Carrier::BareWide => bare::agent(self.carrier, websocket(server).await).await,
                 Carrier::YamuxTcp => yamux::agent(connect(server).await.compat()),
                 Carrier::YamuxWebSocket => yamux::agent(MessageBytes::new(websocket(server).await).compat()),
                 Carrier::H2 => h2::agent(connect(server).await).await,

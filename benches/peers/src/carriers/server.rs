@@ -82,7 +82,12 @@ impl Server {
                 let (connman, address) = native::gateway(carrier).await;
                 (Door::Gateway(connman), Some(address))
             }
-            Carrier::Raw | Carrier::Bare | Carrier::YamuxTcp | Carrier::YamuxWebSocket | Carrier::H2 => {
+            Carrier::Raw
+            | Carrier::Bare
+            | Carrier::BareWide
+            | Carrier::YamuxTcp
+            | Carrier::YamuxWebSocket
+            | Carrier::H2 => {
                 let (listener, address) = listen().await;
                 (Door::Listener(listener), Some(address))
             }
@@ -112,7 +117,9 @@ impl Server {
                 Door::Listener(listener) => {
                     let stream = accept(listener).await;
                     match self.carrier {
-                        Carrier::Bare => Opener::Bare(bare::Opener::start(stream).await),
+                        Carrier::Bare | Carrier::BareWide => {
+                            Opener::Bare(bare::Opener::start(self.carrier, stream).await)
+                        }
                         Carrier::H2 => Opener::H2(h2::Opener::start(stream).await),
                         Carrier::YamuxTcp => Opener::Yamux(yamux::Opener::start(stream.compat())),
                         Carrier::YamuxWebSocket => {

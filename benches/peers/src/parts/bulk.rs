@@ -10,11 +10,12 @@ use crate::{
     task::{Task, Way},
 };
 
-const CARRIERS: [Carrier; 9] = [
+const CARRIERS: [Carrier; 10] = [
     Carrier::Native,
     Carrier::NativeNoGrace,
     Carrier::Dialback,
     Carrier::Tcp,
+    Carrier::Upgraded,
     Carrier::Raw,
     Carrier::Bare,
     Carrier::YamuxTcp,

@@ -13,8 +13,15 @@ use crate::{
 };
 
 /// Yamux over a WebSocket is left out: its windows, which decide here, are those of yamux over TCP.
-const CARRIERS: [Carrier; 6] =
-    [Carrier::Native, Carrier::NativeWide, Carrier::Dialback, Carrier::Tcp, Carrier::YamuxTcp, Carrier::H2];
+const CARRIERS: [Carrier; 7] = [
+    Carrier::Native,
+    Carrier::NativeWide,
+    Carrier::Dialback,
+    Carrier::Tcp,
+    Carrier::BareWide,
+    Carrier::YamuxTcp,
+    Carrier::H2,
+];
 
 /// Each round trip and dial takes as long as the link is: few are enough.
 const FEW: u64 = 2;

@@ -9,7 +9,7 @@ mod scale;
 mod scaling;
 mod syscalls;
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Instant};
 
 use self::scale::Scale;
 use crate::{
@@ -60,7 +60,7 @@ impl FromStr for Part {
 
 /// Measures all that is asked for, and writes the reports.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let scale = Scale::of(&args);
+    let (scale, begun) = (Scale::of(&args), Instant::now());
     let mut book = Book::default();
     if args.parts.contains(&Part::Syscalls) {
         strace::check().await?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         scaling::check(&scale)?;
     }
     for part in &args.parts {
-        eprintln!("measuring: {}", part.name());
+        eprintln!("measuring: {} ({} s)", part.name(), begun.elapsed().as_secs());
         match part {
             Part::Latency => latency::measure(&scale, &mut book).await?,
             Part::Load => load::measure(&scale, &mut book).await?,
@@ -85,6 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     if let Some(readme) = &args.readme {
         report::publish(&book, scale.rounds, readme)?;
     }
+    eprintln!("measured ({} s)", begun.elapsed().as_secs());
     println!("{}", report::text(&book, scale.rounds));
     Ok(())
 }

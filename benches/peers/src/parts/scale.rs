@@ -37,11 +37,11 @@ impl Scale {
         bulk: 192 * MIB,
         beside_millis: 250,
         transfer: Duration::from_millis(300),
-        delays: &[1, 20, 60, 150],
+        delays: &[20, 60, 150],
         cuts: 20,
         traced: 1000,
         idle: Duration::from_secs(20),
-        tunnels: &[1, 10, 100, 1000],
+        tunnels: &[1, 10, 100, 1000, 10_000],
         streams: &[1, 10, 100, 1000],
     };
 
@@ -54,7 +54,7 @@ impl Scale {
         bulk: 8 * MIB,
         beside_millis: 20,
         transfer: Duration::from_millis(50),
-        delays: &[1, 20],
+        delays: &[20],
         cuts: 2,
         traced: 64,
         idle: Duration::from_millis(200),
@@ -63,11 +63,7 @@ impl Scale {
     };
 
     pub(crate) fn of(args: &Args) -> Self {
-        let mut scale = if args.quick { Self::QUICK } else { Self::NORMAL };
-        if args.full {
-            scale.tunnels = &[1, 10, 100, 1000, 10_000];
-        }
-        scale.rounds = args.rounds.unwrap_or(scale.rounds);
-        scale
+        let scale = if args.quick { Self::QUICK } else { Self::NORMAL };
+        Self { rounds: args.rounds.unwrap_or(scale.rounds), ..scale }
     }
 }

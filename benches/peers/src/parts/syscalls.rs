@@ -12,12 +12,13 @@ use crate::{
     task::Task,
 };
 
-const CARRIERS: [Carrier; 8] = [
+const CARRIERS: [Carrier; 9] = [
     Carrier::Native,
     Carrier::Dialback,
     Carrier::Tcp,
     Carrier::Upgraded,
     Carrier::Raw,
+    Carrier::Bare,
     Carrier::YamuxTcp,
     Carrier::YamuxWebSocket,
     Carrier::H2,

@@ -65,3 +65,31 @@ fn name(figure: f64) -> String {
         _ => format!("{:.*}", (-figure.log10().floor()).max(0.0) as usize, figure),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_goes_from_the_round_figure_below_to_the_one_above() {
+        let axis = Axis::over([3.0, 150.0].into_iter(), 0.0, 100.0);
+        assert_eq!((axis.place(2.0).round(), axis.place(20.0).round(), axis.place(200.0).round()), (0.0, 50.0, 100.0));
+        let named: Vec<String> = axis.ticks().filter_map(|(_, name)| name).collect();
+        assert_eq!(named, ["2", "5", "10", "20", "50", "100", "200"]);
+    }
+
+    #[test]
+    fn one_figure_and_none_have_an_axis_too() {
+        for figures in [vec![], vec![5.0]] {
+            let axis = Axis::over(figures.into_iter(), 10.0, 20.0);
+            assert!((10.0..=20.0).contains(&axis.place(5.0)));
+        }
+    }
+
+    #[test]
+    fn powers_have_short_names() {
+        let axis = Axis::over([1.0, 10_000.0].into_iter(), 0.0, 100.0);
+        let named: Vec<String> = axis.powers().map(|(_, name)| name).collect();
+        assert_eq!(named, ["1", "10", "100", "1,000", "10k"]);
+    }
+}

@@ -41,6 +41,6 @@ fn gate(gate: &Gate) -> Value {
         "gate": gate.gate.text(),
         "goal": gate.goal.text(),
         "measured": measured,
-        "bounded_by": gate.bounded_by.map(|(name, spread)| json!({ "carrier": name, "median": spread.median })),
+        "bounded_by": gate.bounded_by.as_ref().map(|(name, reached)| json!({ "name": name, "median": reached })),
     })
 }

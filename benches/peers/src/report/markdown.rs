@@ -74,7 +74,7 @@ pub(super) fn verdict(gate: &Gate) -> &'static str {
 
 /// What bounds a row, and how far that comes.
 pub(super) fn bound(gate: &Gate) -> String {
-    gate.bounded_by.map_or_else(String::new, |(name, spread)| format!("{}: {name}", rounded(spread.median)))
+    gate.bounded_by.as_ref().map_or_else(String::new, |(name, reached)| format!("{}: {name}", rounded(*reached)))
 }
 
 /// A table of the quantities of one sort, with what each carrier took and its ratio to the reference.
@@ -146,4 +146,42 @@ pub(super) fn rounded(figure: f64) -> String {
 
 pub(super) fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a String takes all");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gates::Bound::AtMost;
+
+    fn gate(measured: Option<f64>) -> Gate {
+        Gate {
+            row: "A1",
+            figure: "round trip".to_owned(),
+            measured: measured.and_then(|figure| Spread::of(vec![figure])),
+            gate: AtMost(1.35),
+            goal: AtMost(1.15),
+            bounded_by: Some(("a bare mux".to_owned(), 1.034)),
+        }
+    }
+
+    #[test]
+    fn a_row_says_which_of_gate_and_goal_is_met() {
+        let verdicts = [Some(1.15), Some(1.16), Some(1.35), Some(1.36), None].map(|figure| verdict(&gate(figure)));
+        assert_eq!(verdicts, ["goal", "gate", "gate", "**missed**", "not measured"]);
+    }
+
+    #[test]
+    fn a_row_shows_its_median_its_limits_and_its_bound() {
+        let mut text = String::new();
+        verdicts(&mut text, &[gate(Some(1.2))]);
+        let row = text.lines().last();
+        let shown = "| A1 | round trip | 1.20 | 1.20 to 1.20 | ≤ 1.35 | ≤ 1.15 | gate | 1.03: a bare mux |";
+        assert_eq!(row, Some(shown));
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let shown = [0.0123, 0.123, 1.234, 12.34, 123.4, 12_345.6].map(rounded);
+        assert_eq!(shown, ["0.012", "0.12", "1.23", "12.3", "123", "12346"]);
+    }
 }

@@ -92,3 +92,30 @@ fn side_by_side(text: &mut String, book: &Book) {
         line(text, &format!("| {} |{}", carrier.name(), cells.collect::<String>()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_measured_is_shown_and_carriers_stand_side_by_side() {
+        let mut book = Book::default();
+        book.add(Quantity::Trip, Carrier::Native, 3e-5);
+        book.add(Quantity::Trip, Carrier::Tcp, 2e-5);
+        let mut text = String::new();
+        let machine = Machine {
+            command: "run".to_owned(),
+            cores: 2,
+            processor: "some".to_owned(),
+            kernel: "6".to_owned(),
+            date: "today".to_owned(),
+        };
+        write(&mut text, &book, &gates(&book), &machine, 5);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["`run`\\", "today; 2 cores, some, Linux 6; medians of 5 rounds"]);
+        let rows: Vec<&&str> = lines.iter().filter(|line| line.starts_with("| A") || line.starts_with("| B")).collect();
+        assert_eq!(rows, [&"| A1 | round trip, 1 byte ÷ plain TCP | 1.50 | ≤ 1.35 | ≤ 1.15 | **missed** |  |"]);
+        assert!(lines.contains(&"| | round trip ÷ TCP |") && lines.contains(&"| native | 1.50 |"), "{text}");
+        assert!(lines.contains(&"| dial-back | – |"), "{text}");
+    }
+}

@@ -5,24 +5,35 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::wire::{self, Head, Key, Kind};
+use super::wire::{self, Head, Kind};
+use crate::carriers::framing::Key;
 
 /// How much a stream may have under way and unread, on a link without delay. (Measured: with half of it bulk over one
 /// stream is slower by a tenth up and a fifth down; with twice it bulk over eight is by a third, and a small request
 /// beside bulk waits half as long again.)
-const WINDOW: usize = 128 * 1024;
+pub(super) const NARROW: usize = 128 * 1024;
+
+/// The same on a link of any delay: more than is under way at any that is measured.
+pub(super) const WIDE: usize = 256 * 1024 * 1024;
+
+/// How much is read before the writer hears of it.
+const REPORTED_AT_ONCE: usize = NARROW / 2;
+
+/// How much a link may have queued before those who write data wait. Eight narrow windows are full before.
+const QUEUED: usize = 1024 * 1024;
 
 /// What is to be written to a link's socket.
 #[derive(Default)]
 pub(super) struct Queue {
     key: Option<Key>,
+    window: usize,
     frames: Mutex<Frames>,
     pub(super) driver: AtomicWaker,
 }
@@ -33,12 +44,14 @@ struct Frames {
     /// The streams that these open.
     opened: Vec<(u32, Arc<Incoming>)>,
     streams: u32,
+    /// Writers that wait until it is shorter.
+    waiting: Vec<Waker>,
 }
 
 impl Queue {
-    /// Of a link on which what is written is masked with this key.
-    pub(super) fn new(key: Option<Key>) -> Self {
-        Self { key, ..Self::default() }
+    /// Of a link on which what is written is masked with this key, and streams have this window.
+    pub(super) fn new(key: Option<Key>, window: usize) -> Self {
+        Self { key, window, ..Self::default() }
     }
 
     /// A new stream, open at once.
@@ -56,6 +69,7 @@ impl Queue {
     pub(super) fn take(&self, empty: &mut Vec<u8>) -> Vec<(u32, Arc<Incoming>)> {
         let mut frames = self.frames();
         std::mem::swap(&mut frames.bytes, empty);
+        frames.waiting.drain(..).for_each(Waker::wake);
         std::mem::take(&mut frames.opened)
     }
 
@@ -114,8 +128,8 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(queue: Arc<Queue>, id: u32) -> Self {
-        let state =
-            State { pieces: VecDeque::new(), ended: false, reader: None, taken: 0, credit: WINDOW, writer: None };
+        let credit = queue.window;
+        let state = State { pieces: VecDeque::new(), ended: false, reader: None, taken: 0, credit, writer: None };
         Self { id, queue, incoming: Arc::new(Incoming(Mutex::new(state))), ended: false }
     }
 
@@ -123,6 +137,15 @@ impl Stream {
         let head = Head { kind, stream: self.id, count: count as u32 };
         wire::push(&mut self.queue.frames().bytes, self.queue.key, head, data);
         self.queue.driver.wake();
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut frames = self.queue.frames();
+        if frames.bytes.len() < QUEUED {
+            return Poll::Ready(());
+        }
+        frames.waiting.push(cx.waker().clone());
+        Poll::Pending
     }
 
     fn end(&mut self) {
@@ -153,7 +176,7 @@ impl AsyncRead for Stream {
             return Poll::Pending;
         }
         state.taken += n;
-        if state.taken >= WINDOW / 2 {
+        if state.taken >= REPORTED_AT_ONCE {
             let taken = std::mem::take(&mut state.taken);
             drop(state);
             self.say(Kind::Taken, taken, &[]);
@@ -164,6 +187,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(cx));
         let mut state = self.incoming.state();
         let n = buf.len().min(state.credit);
         if n == 0 {

@@ -12,7 +12,7 @@ const HELD: usize = 1000;
 
 /// Those whose idle tunnels and streams are measured: all that have streams, and what bounds them.
 fn measured_idle() -> Vec<Carrier> {
-    [&Carrier::STREAMS[..], &[Carrier::Bare]].concat()
+    [&Carrier::STREAMS[..], &[Carrier::Upgraded, Carrier::Bare]].concat()
 }
 
 /// Fails where there may not be as many open files as it takes.
@@ -24,7 +24,7 @@ pub(crate) fn check(scale: &Scale) -> Result<()> {
 pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     for round in 0..scale.rounds {
         tunnels::at_rest(scale, round, book).await?;
-        tunnels::in_use(scale, book).await?;
+        tunnels::in_use(scale, round, book).await?;
         streams::held(scale, book).await?;
         streams::busy(scale, book).await?;
     }

@@ -15,7 +15,8 @@ use crate::{
     task::Task,
 };
 
-/// Beyond this many tunnels tungstenite's WebSockets are left out, which take 128 KiB each for what they read.
+/// Beyond this many tunnels tungstenite's WebSockets are left out, which take 128 KiB each for what they read, and round
+/// trips are measured once.
 const SLIM: usize = 1000;
 
 /// What tunnels take while nobody uses them. All carriers have theirs at once, so that they are idle together.
@@ -52,10 +53,11 @@ pub(super) async fn at_rest(scale: &Scale, round: usize, book: &mut Book) -> Res
 }
 
 /// Round trips on streams of tunnels all over, one after the other.
-pub(super) async fn in_use(scale: &Scale, book: &mut Book) -> Result<()> {
+pub(super) async fn in_use(scale: &Scale, round: usize, book: &mut Book) -> Result<()> {
+    let is_wanted = |count: usize| round == 0 || count <= SLIM;
     for carrier in Carrier::STREAMS {
         let mut pair = Pair::start(carrier, Cores::One, Between::Nothing).await?;
-        for count in scale.tunnels.iter().filter(|count| takes(carrier, **count)) {
+        for count in scale.tunnels.iter().filter(|count| takes(carrier, **count) && is_wanted(**count)) {
             pair.tunnels(*count).await?;
             pair.run(Task::HoldTunnels { count: (*count).min(HELD), of: *count }).await?;
             let sample = pair.run(Task::Turns { n: scale.trips.max(*count as u64) }).await?;
