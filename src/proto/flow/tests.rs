@@ -89,7 +89,7 @@ fn busy_streams_share_a_first_window_and_one_alone_has_it_for_itself() {
 }
 
 #[test]
-fn beside_small_requests_a_busy_stream_has_a_quarter_of_a_window_until_they_are_over() {
+fn beside_small_requests_a_busy_stream_has_an_eighth_of_a_window_until_they_are_over() {
     let mut lender = lender();
     let mut window = window(&mut lender);
     let mut turn = |beside: usize| {
@@ -98,8 +98,8 @@ fn beside_small_requests_a_busy_stream_has_a_quarter_of_a_window_until_they_are_
     };
     assert_eq!(turn(0), 512 * KIB);
     turn(100);
-    assert_eq!(turn(0), 128 * KIB);
-    (2..COMPANY).for_each(|_| assert_eq!(turn(0), 128 * KIB));
+    assert_eq!(turn(0), 64 * KIB);
+    (2..COMPANY).for_each(|_| assert_eq!(turn(0), 64 * KIB));
     turn(0);
     assert_eq!(turn(0), 512 * KIB);
 }

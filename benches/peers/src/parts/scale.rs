@@ -37,7 +37,7 @@ impl Scale {
         bulk: 192 * MIB,
         beside_millis: 250,
         transfer: Duration::from_millis(300),
-        delays: &[20, 60, 150],
+        delays: &[1, 20, 60, 150],
         cuts: 20,
         traced: 1000,
         idle: Duration::from_secs(20),
