@@ -2,6 +2,7 @@
 //!
 //! - `handshake`: what both ends of the opening handshake must agree on.
 //! - `upgrade`: the server's end of it, `client` the agent's; over HTTP/1.1, and over HTTP/2 by extended `CONNECT`.
+//! - `challenge`: how a client knows a WebSocket server over HTTP/1.1.
 //! - `messages`: whole binary messages once it is done, over one of the two framings that `engine` chooses from: `framed`,
 //!   which is ours (with `header`, `close`, and `inbound` and `outbound` for its buffers), and `library`, the only place
 //!   that names the WebSocket library, but for the key arithmetic of the handshake.
@@ -11,6 +12,8 @@
 //! - `differential`: for tests and fuzzing, whether the two framings agree, on a `pipe` that has no peer.
 
 mod bytes;
+#[cfg(any(feature = "agent", feature = "proxy"))]
+mod challenge;
 #[cfg(feature = "agent")]
 mod client;
 mod close;
@@ -45,6 +48,9 @@ pub(crate) use messages::MessageLink;
 pub(crate) use messages::Limits;
 #[cfg(feature = "server")]
 pub(crate) use upgrade::{Refusal, Upgrade, offers_protocols};
+// For those who ask services for WebSockets.
+#[cfg(feature = "proxy")]
+pub(crate) use challenge::Challenge;
 // For fuzzing.
 #[cfg(fuzzing)]
 pub(crate) use differential::differential;

@@ -106,6 +106,30 @@ pub(super) fn response(headers: &mut HeaderMap) {
     strip(headers);
 }
 
+/// Whether it asks for a WebSocket over HTTP/2 (RFC 8441).
+pub(super) fn is_websocket_connect(parts: &Parts) -> bool {
+    let protocol = parts.extensions.get::<Protocol>();
+    parts.method == Method::CONNECT && protocol.is_some_and(|name| name.as_str().eq_ignore_ascii_case("websocket"))
+}
+
+/// Makes such a request one that asks for the same over HTTP/1.1.
+pub(super) fn connect_to_upgrade(parts: &mut Parts, key: HeaderValue) {
+    parts.method = Method::GET;
+    parts.extensions.remove::<Protocol>();
+    let headers = &mut parts.headers;
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_KEY, key);
+}
+
+/// Makes the head of a 101 that of the answer over HTTP/2.
+pub(super) fn switching_to_connected(headers: &mut HeaderMap) {
+    strip(headers);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+}
+
 /// Strips the head of a 101, but for what the upgrade is made by.
 pub(super) fn switching(headers: &mut HeaderMap) {
     let upgrade = take_upgrade(headers);
@@ -114,7 +138,7 @@ pub(super) fn switching(headers: &mut HeaderMap) {
     restore_upgrade(headers, upgrade);
 }
 
-/// The upgrade that is asked for and that the host can make. Only HTTP/1.1 has it; elsewhere the header means nothing.
+/// The upgrade that is asked for by headers and that the host can make. Only HTTP/1.1 has it; elsewhere they mean nothing.
 pub(super) fn wanted_upgrade(parts: &mut Parts) -> Option<OnUpgrade> {
     let wanted = parts.version == Version::HTTP_11
         && parts.headers.contains_key(header::UPGRADE)

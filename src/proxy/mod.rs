@@ -43,10 +43,16 @@
 //! both sides have ended. Half-closes are kept, and a side that fails is a failure for the other: the stream is reset,
 //! a TCP socket ends by RST.
 //!
+//! A browser that reaches the host over HTTP/2 opens its WebSockets by extended `CONNECT` (RFC 8441), if the host's server
+//! allows that (`enable_connect_protocol` of hyper's HTTP/2 builders; `axum::serve` does). The service sees the same request
+//! as an upgrade, with a `Sec-WebSocket-Key` of this side's. Its 101, once the key's answer is found right, is the caller's
+//! 200; any other answer is passed on, but for a success, which is a 502, since the caller would take it for the WebSocket.
+//! Where such a WebSocket fails its HTTP/2 stream ends as if it had been closed, for want of a way to reset it in hyper.
+//!
 //! # What never is
 //! - hop-by-hop headers, both ways: `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE` but for `trailers`,
 //!   `Transfer-Encoding`, and `Upgrade` where none takes place;
-//! - `CONNECT`: 405, and 501 for WebSockets over HTTP/2 (RFC 8441), which are not supported yet;
+//! - `CONNECT`: 405, and 501 with a protocol other than `websocket`;
 //! - a target in absolute form whose authority is not that of `Host`, two `Host` headers, an upgrade to `h2c`: 400.
 //!
 //! # Errors
@@ -74,6 +80,7 @@
 mod body;
 mod builder;
 mod expect;
+mod extensions;
 mod head;
 mod pool;
 mod service;
@@ -84,6 +91,7 @@ mod upgrade;
 // What most programs need.
 pub use body::ProxyBody;
 pub use builder::{HostPolicy, ProxyBuilder};
-pub use service::{Destination, Forwarding, MaxWait, Proxy};
+pub use extensions::{Destination, MaxWait};
+pub use service::{Forwarding, Proxy};
 // To answer errors oneself.
 pub use status::status_of;

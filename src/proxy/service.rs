@@ -18,6 +18,7 @@ use hyper_util::{
     client::legacy::{Client, connect::capture_connection},
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio::time::Instant;
 use tower_service::Service;
 use tracing::{debug, warn};
 
@@ -25,11 +26,13 @@ use super::{
     body::ProxyBody,
     builder::{ProxyBuilder, Settings},
     expect::{Answered, Outgoing},
+    extensions::{Destination, MaxWait},
     head::{self, Length},
-    pool, status, upgrade,
+    pool, status,
+    upgrade::{self, Wanted},
 };
 use crate::{
-    connector::{RevDialConnector, Target},
+    connector::RevDialConnector,
     connman::ConnectionManager,
     error::{Error, ErrorKind},
     key::{AgentKey, Epoch, TargetName},
@@ -54,65 +57,10 @@ pub struct Proxy<B> {
 
 struct Inner<B> {
     client: Client<RevDialConnector, Outgoing<B>>,
+    /// For requests that say how long they wait, and have done so: its dials do not.
+    hasty: Client<RevDialConnector, Outgoing<B>>,
     connman: ConnectionManager,
     settings: Settings,
-}
-
-/// Whom a request is for, in its extensions: what [`Proxy`] as a [`Service`] asks for.
-///
-/// ```
-/// use http::Request;
-/// use revdial::proxy::Destination;
-///
-/// let mut request = Request::new(());
-/// request.extensions_mut().insert(Destination::new("desktop-7".parse()?, "vnc".parse()?));
-/// # Ok::<(), revdial::InvalidName>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Destination {
-    /// The agent.
-    pub key: AgentKey,
-    /// What to reach behind it.
-    pub target: TargetName,
-}
-
-impl Destination {
-    /// This target of this key's agent.
-    #[must_use]
-    pub const fn new(key: AgentKey, target: TargetName) -> Self {
-        Self { key, target }
-    }
-}
-
-/// How long a request waits for its agent to be connected, in its extensions; zero: not at all. Then the answer is that of
-/// [`NoConnection`](ErrorKind::NoConnection) or [`ReconnectTimeout`](ErrorKind::ReconnectTimeout). Without it, as long
-/// as the connection manager's policy says. An agent that is lost after it was found is waited for as by that policy.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use http::Request;
-/// use revdial::proxy::MaxWait;
-///
-/// let mut request = Request::new(());
-/// request.extensions_mut().insert(MaxWait::new(Duration::ZERO)); // no wait for an agent that is away
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaxWait(Duration);
-
-impl MaxWait {
-    /// So long.
-    #[must_use]
-    pub const fn new(most: Duration) -> Self {
-        Self(most)
-    }
-}
-
-impl From<Target> for Destination {
-    fn from(target: Target) -> Self {
-        Self::new(target.key().clone(), target.target().clone())
-    }
 }
 
 impl Proxy<()> {
@@ -138,13 +86,16 @@ where
             Some(timeout) => connector.timeout(timeout),
             None => connector,
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout)
-            .pool_max_idle_per_host(settings.max_idle)
-            .set_host(false)
-            .build(connector);
-        Self { inner: Arc::new(Inner { client, connman, settings }) }
+        let client = |connector| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(settings.idle_timeout)
+                .pool_max_idle_per_host(settings.max_idle)
+                .set_host(false)
+                .build(connector)
+        };
+        let (client, hasty) = (client(connector.clone()), client(connector.max_wait(Duration::ZERO)));
+        Self { inner: Arc::new(Inner { client, hasty, connman, settings }) }
     }
 
     /// Sends a request to a target and gives its response, or the answer that its failure deserves. A [`MaxWait`] in the
@@ -177,19 +128,23 @@ where
     ) -> Result<Response<ProxyBody>, Error> {
         let (mut parts, body) = request.into_parts();
         let wait = parts.extensions.remove::<MaxWait>();
-        let upgrade = head::wanted_upgrade(&mut parts);
+        let until = wait.and_then(|MaxWait(most)| Instant::now().checked_add(most));
+        let upgrade = Wanted::take(&mut parts)?;
         head::request(&mut parts, &self.inner.settings, (key, target), upgrade.is_some(), length(&body))?;
         let (request, answered) = Outgoing::request(Request::from_parts(parts, body));
 
-        self.there(key, wait).await?;
+        self.there(key, until).await?;
         let (response, upgrade) = match upgrade {
-            Some(upgrade) => (self.send_upgrade(key, target, request).await?, Some(upgrade)),
-            None => (self.send(key, target, request, wait).await?, None),
+            Some(upgrade) => (self.send_upgrade(key, target, request, until).await?, Some(upgrade)),
+            None => (self.send(key, target, request, until).await?, None),
         };
         match (response.status(), upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(upgrade::switch(key, upgrade, response)),
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => upgrade.switch(key, response),
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
                 Err(Error::with_source(ErrorKind::PeerReset, "the service switches protocols unasked"))
+            }
+            (status, Some(upgrade)) if upgrade.is_taken_for_granted(status) => {
+                Err(Error::with_source(ErrorKind::PeerReset, "the service takes no WebSocket and calls that success"))
             }
             _ => Ok(respond(response, answered)),
         }
@@ -203,10 +158,10 @@ where
     }
 
     /// Waits for the agent, if the request says for how long. The pool's dial, which knows of no request, then finds it.
-    async fn there(&self, key: &AgentKey, wait: Option<MaxWait>) -> Result<(), Error> {
-        match wait {
-            Some(MaxWait(most)) => {
-                let there = self.inner.connman.wait_for(key).max_wait(most).await;
+    async fn there(&self, key: &AgentKey, until: Option<Instant>) -> Result<(), Error> {
+        match until {
+            Some(until) => {
+                let there = self.inner.connman.wait_for(key).max_wait(left(until)).await;
                 there.inspect_err(|error| metrics::record_dial_failure(error.kind()))
             }
             None => Ok(()),
@@ -219,16 +174,17 @@ where
         key: &AgentKey,
         target: &TargetName,
         request: Request<Outgoing<B>>,
-        wait: Option<MaxWait>,
+        until: Option<Instant>,
     ) -> Result<Response<Incoming>, Error> {
         let again = repeatable(&request);
-        match (self.send_in(self.inner.connman.serial(key), key, target, request).await, again) {
+        let client = if until.is_some() { &self.inner.hasty } else { &self.inner.client };
+        match (self.send_in(client, self.inner.connman.serial(key), (key, target), request).await, again) {
             (Err(error), Some(again)) if matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::Replaced) => {
                 debug!(%key, %target, kind = error.kind().as_str(), "a request is repeated");
-                self.there(key, wait).await?;
+                self.there(key, until).await?;
                 // In the name of no session, where nothing is pooled: another connection of the one that was lost may
                 // not know of its end yet.
-                self.send_in(None, key, target, again).await
+                self.send_in(client, None, (key, target), again).await
             }
             (result, _) => result,
         }
@@ -237,14 +193,14 @@ where
     /// By a connection that is pooled under this session's name.
     async fn send_in(
         &self,
+        client: &Client<RevDialConnector, Outgoing<B>>,
         epoch: Option<Epoch>,
-        key: &AgentKey,
-        target: &TargetName,
+        (key, target): (&AgentKey, &TargetName),
         mut request: Request<Outgoing<B>>,
     ) -> Result<Response<Incoming>, Error> {
         *request.uri_mut() = head::uri(request.uri(), pool::authority(epoch, key, target)?)?;
         let connection = capture_connection(&mut request);
-        let response = self.inner.client.request(request).await.map_err(|error| {
+        let response = client.request(request).await.map_err(|error| {
             let dialled = !error.is_connect();
             failed(status::error_of(error), dialled)
         })?;
@@ -264,6 +220,7 @@ where
         key: &AgentKey,
         target: &TargetName,
         mut request: Request<Outgoing<B>>,
+        until: Option<Instant>,
     ) -> Result<Response<Incoming>, Error> {
         let Settings { early_data, dial_timeout, .. } = self.inner.settings;
         *request.uri_mut() = head::origin_form(request.uri())?;
@@ -272,9 +229,18 @@ where
             Some(timeout) => dial.timeout(timeout),
             None => dial,
         };
+        let dial = match until {
+            Some(until) => dial.max_wait(left(until)),
+            None => dial,
+        };
         let stream = dial.await?;
         upgrade::send(stream, request).await.map_err(|error| failed(error, true))
     }
+}
+
+/// What is left of a time to wait.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 /// Counts a refusal that came when the dial had ended well: with early data the dial does not wait for the answer.

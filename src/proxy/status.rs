@@ -90,7 +90,7 @@ fn is_the_callers(error: &(dyn StdError + 'static)) -> bool {
 pub(super) enum Refused {
     /// CONNECT.
     Connect,
-    /// CONNECT for a protocol, over HTTP/2.
+    /// CONNECT for another protocol than WebSocket, over HTTP/2.
     ExtendedConnect,
     /// The request is for another host than it says.
     Foreign,
@@ -125,7 +125,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "CONNECT is not forwarded",
-            Self::ExtendedConnect => "extended CONNECT is not supported",
+            Self::ExtendedConnect => "extended CONNECT is for WebSockets only",
             Self::Foreign => "the request's target is another host than its Host header says",
             Self::Host => "the request has no single valid Host",
             Self::Path => "the request's target has no path",

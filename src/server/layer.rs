@@ -126,8 +126,13 @@ impl<A: Authorize> RevDialLayer<A> {
     /// How many authentications may fail (401) that come from one address: `burst` at once, at least one, and then one
     /// more in each `every`. What comes from there beyond that gets 429 with `Retry-After`, and nobody is asked about
     /// it. Default 50 and 200 ms: 200 agents with bad tokens behind one address do not reach it, and no token is guessed
-    /// at that rate. A failure counts from its verdict on: while an authorization takes its time, as many more are asked about
-    /// as come in that time. `u32::MAX` is no limit. Services made before the call keep their own count.
+    /// at that rate. `u32::MAX` is no limit. Services made before the call keep their own count.
+    ///
+    /// While a request is judged it counts as one that failed, so that many at once are no way around the limit. Those
+    /// for whom nothing would be left if all of these failed wait for their verdicts, as long as
+    /// [`handshake_timeout`](Self::handshake_timeout), and then get 503: a fleet with good credentials behind one
+    /// address has `burst` of them judged at a time, and is never refused for its number. Whoever leaves before the
+    /// verdict has failed, since else any number could be asked about by leaving early.
     ///
     /// Addresses are what [`peer_addr`](Self::peer_addr) says; of IPv6, the first 64 bits count. All that come from no
     /// known address share one count, and so do those for whom there is no room beside 4,096 others. Since that may be

@@ -16,7 +16,10 @@ use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::support::{agent, get, host, manager, send, serve_http, text};
+use super::{
+    counted::Counted,
+    support::{agent, get, host, manager, send, serve_http, text},
+};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -85,6 +88,7 @@ async fn b80_a_body_of_a_gigabyte_goes_up_and_comes_down_at_once_and_is_never_he
 
 #[tokio::test(start_paused = true)]
 async fn b83_a_client_that_does_not_read_stops_its_service_and_nobody_else() {
+    let counted = Counted::new();
     let (connman, builder) = manager();
     let (listener, _agent) = agent(&connman).await;
     let flow = Arc::new(Flow::default());
@@ -106,10 +110,13 @@ async fn b83_a_client_that_does_not_read_stops_its_service_and_nobody_else() {
 
     flow.drain(body).await;
     assert_eq!(flow.taken.load(Ordering::SeqCst), SIZE);
+    let blocked = counted.sum("revdial_flow_blocked_seconds_total");
+    assert!((59..=61).contains(&blocked), "{blocked}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn b83_a_service_that_does_not_read_stops_its_client_and_nobody_else() {
+    let counted = Counted::new();
     let (connman, builder) = manager();
     let (listener, _agent) = agent(&connman).await;
     let flow = Arc::new(Flow::default());
@@ -137,4 +144,6 @@ async fn b83_a_service_that_does_not_read_stops_its_client_and_nobody_else() {
 
     assert_eq!(sending.await.unwrap().status(), 200);
     assert_eq!(flow.taken.load(Ordering::SeqCst), SIZE);
+    let blocked = counted.sum("revdial_flow_blocked_seconds_total");
+    assert!((119..=121).contains(&blocked), "{blocked}");
 }

@@ -14,6 +14,7 @@ use tower::ServiceExt;
 
 use super::{
     askers::Asker,
+    counted::Counted,
     support::{agent, head, serve_streams},
 };
 
@@ -42,6 +43,8 @@ fn serve(listener: revdial::agent::Listener, answer: &'static str) -> mpsc::Unbo
 
 #[tokio::test(start_paused = true)]
 async fn b79_a_deadline_before_the_head_or_in_the_body_reaches_the_service_within_100_ms() {
+    let counted = Counted::new();
+    let mut left = 0;
     for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", "HTTP/1.1 200 OK\r\n\r\nhalf"] {
         for (method, body) in [(Method::GET, ""), (Method::POST, "question")] {
             for which in [0, 1] {
@@ -57,6 +60,8 @@ async fn b79_a_deadline_before_the_head_or_in_the_body_reaches_the_service_withi
                 assert_eq!((begun.0, over.0), ("begun", "over"));
                 let after = over.1 - start;
                 assert!((DEADLINE..=DEADLINE + PROMPT).contains(&after), "{answer} {method} {asker:?}: {after:?}");
+                left += 1;
+                assert_eq!(counted.sum("revdial_streams_total{cancelled}"), left, "{answer} {method} {asker:?}");
             }
         }
     }
@@ -64,6 +69,7 @@ async fn b79_a_deadline_before_the_head_or_in_the_body_reaches_the_service_withi
 
 #[tokio::test(start_paused = true)]
 async fn b79_a_stream_that_is_dropped_is_over_for_the_service_within_100_ms() {
+    let counted = Counted::new();
     let connman = ConnectionManager::new();
     let (listener, _agent) = agent(&connman).await;
     let mut told = serve(listener, "SSH-2.0-ours\r\n");
@@ -75,6 +81,7 @@ async fn b79_a_stream_that_is_dropped_is_over_for_the_service_within_100_ms() {
     let (what, at) = told.recv().await.unwrap();
     assert_eq!(what, "over");
     assert!(at - start <= PROMPT);
+    assert_eq!(counted.sum("revdial_streams_total{cancelled}"), 1);
 }
 
 /// hyper-util's client keeps a connect going that is no longer waited for, to have it for the next request.

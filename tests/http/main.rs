@@ -4,6 +4,9 @@
 mod askers;
 mod bulk;
 mod caller;
+#[path = "../support/counted.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod counted;
 mod differential;
 mod examples;
 mod generated;

@@ -23,8 +23,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::support::{
-    EMPTY, agent, exchange, get, head, host, key, manager, send, serve_http, serve_streams, text, verdict,
+use super::{
+    counted::Counted,
+    support::{EMPTY, agent, exchange, get, head, host, key, manager, send, serve_http, serve_streams, text, verdict},
 };
 
 const CHUNK: usize = 64 * 1024;
@@ -323,6 +324,8 @@ async fn b82_a_body_without_length_ends_with_its_stream_and_only_cleanly_so() {
 
 #[tokio::test(start_paused = true)]
 async fn b76_a_service_that_resets_or_ends_too_early_is_a_502_before_the_head_and_a_failed_body_after_it() {
+    let counted = Counted::new();
+    let mut resets = 0;
     for is_reset in [true, false] {
         for said in ["", "HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"] {
             let (connman, builder) = manager();
@@ -359,6 +362,11 @@ async fn b76_a_service_that_resets_or_ends_too_early_is_a_502_before_the_head_an
                     assert_eq!(verdict(proxy.answer(&error)).await, (502, false, "peer_reset".to_owned()));
                 }
             }
+            // An early end is one for the stream, and a fault only for who knows HTTP.
+            resets += u64::from(is_reset);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(counted.sum("revdial_streams_errors_total{peer_reset}"), resets, "{is_reset} {said}");
+            assert_eq!(counted.sum("revdial_streams_total{peer_reset}"), resets);
         }
     }
 }

@@ -196,7 +196,7 @@ async fn b81_connect_foreign_absolute_form_and_h2c_are_not_forwarded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b81_websockets_over_http2_are_not_implemented() {
+async fn b81_a_websocket_over_http2_that_the_host_cannot_hand_over_is_not_implemented() {
     let (_connman, builder) = manager();
     let proxy: Proxy<Empty<Bytes>> = builder.build();
     let request = Request::builder()

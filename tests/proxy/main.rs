@@ -2,6 +2,10 @@
 #![cfg(all(feature = "proxy", feature = "agent"))]
 
 mod bodies;
+mod connect;
+#[path = "../support/counted.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod counted;
 mod errors;
 mod heads;
 mod sessions;

@@ -18,11 +18,14 @@ use revdial::{
     Error, ErrorKind, TargetName, TunnelStream,
     agent::Listener,
     connman::{ConnectionManager, FixedGrace},
-    proxy::{Proxy, ProxyBody},
+    proxy::{MaxWait, Proxy, ProxyBody},
 };
-use tokio::{io::AsyncWriteExt, sync::mpsc, task::JoinHandle};
+use tokio::{io::AsyncWriteExt, sync::mpsc, task::JoinHandle, time::Instant};
+use tower::util::MapRequest;
 
-use super::support::{EMPTY, agent, get, head, host, key, manager, send, serve_http, serve_raw, serve_streams, text};
+use super::support::{
+    EMPTY, agent, get, head, host, key, manager, send, serve_http, serve_raw, serve_streams, text, to,
+};
 
 /// Serves `name` and counts the streams.
 fn named(listener: Listener, name: &'static str) -> Arc<AtomicUsize> {
@@ -174,6 +177,40 @@ async fn a_request_that_nobody_accepts_fails_in_time_with_and_without_early_data
         let answer = proxy.try_forward(&key, &target, request);
         let answer = tokio::time::timeout(Duration::from_secs(11), answer).await.expect("within ten seconds");
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::DialTimeout);
+    }
+}
+
+/// The open is under way, and not answered, when its agent is lost.
+#[tokio::test(start_paused = true)]
+async fn b64_what_a_request_says_of_its_wait_bounds_its_open_too() {
+    for (is_upgrade, most) in [(false, 0), (false, 3), (true, 0), (true, 3)] {
+        let connman = ConnectionManager::builder().grace(FixedGrace::secs(30)).build();
+        let (_listener, running) = agent(&connman).await;
+        let proxy = Proxy::builder(connman.clone()).early_data(false).build();
+        let proxy = to(proxy, TargetName::default());
+        let proxy = MapRequest::new(proxy, move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(MaxWait::new(Duration::from_secs(most)));
+            request
+        });
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let host = server::Builder::new().serve_connection(TokioIo::new(far), TowerToHyperService::new(proxy));
+        tokio::spawn(host.with_upgrades());
+        let mut request = get("/");
+        if is_upgrade {
+            request.headers_mut().insert("connection", "upgrade".parse().unwrap());
+            request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        }
+        let start = Instant::now();
+        let (response, ()) = tokio::join!(send(near, request), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            running.kill().await;
+        });
+        assert_eq!(response.status(), 503);
+        let kind = text(response.into_body()).await.unwrap();
+        assert_eq!(kind, "reconnect_timeout", "{is_upgrade} {most}: {:?}", start.elapsed());
+        // And as long as the dial timeout lets an agent take for its answer.
+        let most = Duration::from_secs(most + 10);
+        assert!(start.elapsed() <= most, "{is_upgrade} {most:?}: {:?}", start.elapsed());
     }
 }
 

@@ -5,16 +5,15 @@ use std::pin::pin;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT},
+    header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT},
     uri::PathAndQuery,
 };
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use super::{AGENT, BadGrant, BadUri, BoxError, Refused, offer_protocol, refused};
 use crate::link::{
-    handshake::has_token,
+    challenge::Challenge,
     messages::{Limits, MessageLink, Side},
 };
 
@@ -29,7 +28,7 @@ pub(super) async fn open<I, T>(
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let key = generate_key();
+    let key = Challenge::new();
     let request = request(uri, headers, &key, offer)?;
     let (mut sender, connection) = http1::handshake::<I, String>(io).await?;
     let mut exchange = pin!(async {
@@ -37,7 +36,7 @@ where
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Err(refused(response).await));
         }
-        check(response.headers(), &key)?;
+        key.check(response.headers()).map_err(BadGrant)?;
         let (limits, judged) = judge(response.headers())?;
         Ok(Ok((take_over::<I>(response, limits).await?, judged)))
     });
@@ -49,7 +48,7 @@ where
 }
 
 /// The headers stand in the order of the deployed agents'.
-fn request(uri: &Uri, more: HeaderMap, key: &str, offer: bool) -> Result<Request<String>, BoxError> {
+fn request(uri: &Uri, more: HeaderMap, key: &Challenge, offer: bool) -> Result<Request<String>, BoxError> {
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut request = Request::new(String::new());
     *request.uri_mut() = Uri::from(path);
@@ -58,7 +57,7 @@ fn request(uri: &Uri, more: HeaderMap, key: &str, offer: bool) -> Result<Request
     headers.insert(USER_AGENT, AGENT);
     headers.extend(more);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+    headers.insert(SEC_WEBSOCKET_KEY, key.value()?);
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     offer_protocol(headers, offer);
@@ -77,20 +76,6 @@ pub(super) fn host(uri: &Uri) -> Result<HeaderValue, BoxError> {
         Some(port) => HeaderValue::try_from(format!("{host}:{port}"))?,
         None => HeaderValue::from_str(host)?,
     })
-}
-
-/// Whether a 101 is one of a WebSocket server that has read the request.
-fn check(headers: &HeaderMap, key: &str) -> Result<(), BoxError> {
-    if !has_token(headers, UPGRADE, |token| token.eq_ignore_ascii_case("websocket")) {
-        return Err(BadGrant(UPGRADE).into());
-    }
-    if !has_token(headers, CONNECTION, |token| token.eq_ignore_ascii_case("upgrade")) {
-        return Err(BadGrant(CONNECTION).into());
-    }
-    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept != derive_accept_key(key.as_bytes()).as_str()) {
-        return Err(BadGrant(SEC_WEBSOCKET_ACCEPT).into());
-    }
-    Ok(())
 }
 
 async fn take_over<I>(response: Response<Incoming>, limits: Limits) -> Result<MessageLink, BoxError>
