@@ -140,8 +140,11 @@ fn no_token(what: &str, error: impl Into<BoxError>) -> Setback {
 /// A failed connect: slow where only an operator can mend it, as of TLS that is not valid or a proxy that refuses.
 fn unreachable(error: BoxError) -> Setback {
     if let Some(proxy) = error.downcast_ref::<ProxyError>() {
-        let retry = if proxy.refused { Retry::Slow } else { Retry::Backoff };
-        return Setback::caused(ErrorKind::Handshake, retry, "no way to the server", error);
+        let (kind, retry) = match proxy.refusal {
+            Some(kind) => (kind, Retry::Slow),
+            None => (ErrorKind::Handshake, Retry::Backoff),
+        };
+        return Setback::caused(kind, retry, "no way to the server", error);
     }
     #[cfg(feature = "tls")]
     if super::tls::is_tls(error.as_ref()) {
