@@ -4,7 +4,7 @@ use std::{
     fmt,
     panic::AssertUnwindSafe,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
@@ -133,7 +133,9 @@ impl Server {
             let opening = opening(self.config.http, &reached);
             match link::pick_up(reached.io, opening, &uri, headers).await {
                 Ok(Ok(link)) => Ok(link),
-                Ok(Err(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
+                Ok(Err(Refused { status, headers, body })) => {
+                    Err(Setback::by_status(status, &headers, &body, SystemTime::now()))
+                }
                 Err(error) => Err(failed(error)),
             }
         };

@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use http::{HeaderMap, Uri, header};
@@ -127,7 +128,9 @@ pub(super) async fn upgrade(
             }
             Ok((link, protocol))
         }
-        Ok(Handshake::Refused(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
+        Ok(Handshake::Refused(Refused { status, headers, body })) => {
+            Err(Setback::by_status(status, &headers, &body, SystemTime::now()))
+        }
         Err(error) => Err(failed(error)),
     }
 }
