@@ -17,9 +17,12 @@ use tokio::{net::lookup_host, time::timeout};
 use tower_service::Service;
 
 use self::socks::{Destination, Fault};
-use super::connect::{BoxError, BoxFuture, Connect, Reached, ServerIo};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+use super::{
+    choices::HttpVersion,
+    connect::{BoxError, BoxFuture, Connect, Reached, ServerIo},
+};
 
 mod fault;
 mod socks;
@@ -56,14 +59,18 @@ impl Egress {
         }
     }
 
-    async fn reach(mut self, server: Uri) -> Result<Reached, BoxError> {
+    async fn reach(
+        mut self,
+        server: Uri,
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "TLS agrees on it"))] version: HttpVersion,
+    ) -> Result<Reached, BoxError> {
         let io: Box<dyn ServerIo> = match self.proxy.take() {
             None => Box::new(self.tcp.call(server.clone()).await?),
             Some(proxy) => self.reach_through(&proxy, &server).await?,
         };
         #[cfg(feature = "tls")]
         if server.scheme_str() == Some("https") {
-            let (io, http2) = self.tls.to_server(io, &server).await?;
+            let (io, http2) = self.tls.to_server(io, &server, version).await?;
             return Ok(Reached { io, http2: Some(http2) });
         }
         Ok(Reached { io, http2: None })
@@ -135,8 +142,8 @@ impl Connect for Egress {
         self.tcp.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, server: Uri) -> BoxFuture<'static, Result<Reached, BoxError>> {
-        Box::pin(self.clone().reach(server))
+    fn call(&mut self, server: Uri, version: HttpVersion) -> BoxFuture<'static, Result<Reached, BoxError>> {
+        Box::pin(self.clone().reach(server, version))
     }
 }
 
@@ -274,7 +281,7 @@ mod tests {
         let mut egress = Egress::new(
             None,
             #[cfg(feature = "tls")]
-            super::super::tls::TlsOptions::new().build(false, false).unwrap(),
+            super::super::tls::TlsOptions::new().build(false).unwrap(),
         );
         egress.reach_by_socks(at, None, &Uri::from_static("http://gateway.example:80"), to).await.map(drop)
     }

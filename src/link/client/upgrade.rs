@@ -12,7 +12,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-use super::{AGENT, BadGrant, BadUri, BoxError, Refused, offer_protocol, refused};
+use super::{AGENT, Answer, BadGrant, BadUri, BoxError, offer_protocol, refused};
 use crate::link::{
     handshake::has_token,
     messages::{Limits, MessageLink, Side},
@@ -25,7 +25,7 @@ pub(super) async fn open<I, T>(
     headers: HeaderMap,
     offer: bool,
     judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
-) -> Result<Result<(MessageLink, T), Refused>, BoxError>
+) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
