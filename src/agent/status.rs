@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::life::far;
 use crate::error::ErrorKind;
 
-/// What an agent is doing, as a `watch` for readiness checks.
+/// What an agent is doing, as a `watch` for readiness checks; of its guards see [`Agent::status`](super::Agent::status).
 ///
 /// ```no_run
 /// # use revdial::agent::{Agent, AgentStatus};
