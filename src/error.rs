@@ -98,7 +98,7 @@ pub enum ErrorKind {
     Overloaded,
     /// This side, or the peer, goes down.
     Shutdown,
-    /// The server did not accept the agent's credentials.
+    /// The server, or a proxy on the way to it, did not accept the agent's credentials.
     Auth,
     /// The server does not allow the agent this key.
     Forbidden,
@@ -106,9 +106,9 @@ pub enum ErrorKind {
     KeyInUse,
     /// No common protocol or version.
     Version,
-    /// The WebSocket handshake failed otherwise.
+    /// The server could not be reached, or the WebSocket handshake failed otherwise.
     Handshake,
-    /// The server's TLS is not valid.
+    /// The TLS of the server, or of a proxy on the way to it, is not valid.
     Tls,
     /// The peer reset the stream.
     PeerReset,

@@ -3,17 +3,19 @@
 use std::{
     fmt,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Uri};
 use tokio::{sync::Mutex, time::timeout};
+use tracing::warn;
 
 use super::{
+    choices::{HttpVersion, ProtocolChoice},
     config::Config,
-    connect::{Connect, Reached, failed, open, opening, upgrade},
+    connect::{BoxError, Connect, Reached, ServerIo, credentials, failed, granted, is_not_offered, open, refused},
     refusal::{Retry, Setback},
 };
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     error::ErrorKind,
     frame::{Hello, Welcome},
     key::AgentKey,
-    link::{self, ByteLink, MessageLink, Protocol, Refused},
+    link::{self, ByteLink, MessageLink, Opening, Protocol, connect},
     metrics,
     mux::establish,
     proto::{Attempts, SessionConfig, Welcomed},
@@ -43,6 +45,8 @@ pub(crate) struct Server {
     connector: Mutex<Box<dyn Connect>>,
     /// How many sessions there were.
     sessions: AtomicU64,
+    /// Whether the server is asked by HTTP/1.1 since it does not take WebSockets over HTTP/2.
+    fallen_back: AtomicBool,
 }
 
 /// What an attempt came to.
@@ -68,7 +72,13 @@ pub(crate) struct Welcoming {
 impl Server {
     /// The server that these settings name.
     pub(crate) fn new(config: Config, connector: Box<dyn Connect>) -> Self {
-        Self { config, attempt: Mutex::new(()), connector: Mutex::new(connector), sessions: AtomicU64::new(0) }
+        Self {
+            config,
+            attempt: Mutex::new(()),
+            connector: Mutex::new(connector),
+            sessions: AtomicU64::new(0),
+            fallen_back: AtomicBool::new(false),
+        }
     }
 
     /// The agent's key.
@@ -110,13 +120,81 @@ impl Server {
     }
 
     async fn reach(&self) -> Result<(MessageLink, Protocol), Setback> {
-        let (reached, headers) = self.open(&self.config.uri).await?;
-        upgrade(reached, &self.config.uri, headers, (self.config.http, self.config.protocol)).await
+        let (uri, choice) = (&self.config.uri, self.config.protocol);
+        let offer = choice != ProtocolChoice::Dialback;
+        granted(self.ask(uri, |io, opening, headers| connect(io, opening, uri, headers, offer)).await?, choice)
     }
 
-    async fn open(&self, uri: &Uri) -> Result<(Reached, HeaderMap), Setback> {
+    /// Reaches the server and asks it for a WebSocket, over the HTTP that both of them speak: see [`HttpVersion::Http2`].
+    async fn ask<T, A>(&self, uri: &Uri, ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A) -> Result<T, Setback>
+    where
+        A: Future<Output = Result<T, BoxError>>,
+    {
         let token = caught("the token source panicked", self.config.token.ask()).await?;
-        caught("the connector panicked", open(&self.connector, uri, token)).await?
+        let headers = credentials(token)?;
+        let asked = async {
+            match self.version() {
+                HttpVersion::Http1 => self.ask_by_http1(uri, headers, ask).await,
+                HttpVersion::Http2 => self.ask_by_http2(uri, headers, ask).await,
+            }
+        };
+        // Whatever fails, the server may be another one the next time.
+        asked.await.inspect_err(|_| self.fallen_back.store(false, Ordering::Relaxed))
+    }
+
+    async fn ask_by_http1<T, A>(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A,
+    ) -> Result<T, Setback>
+    where
+        A: Future<Output = Result<T, BoxError>>,
+    {
+        let reached = self.open(uri, HttpVersion::Http1).await?;
+        ask(reached.io, Opening::Upgrade, headers).await.map_err(failed)
+    }
+
+    async fn ask_by_http2<T, A>(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A,
+    ) -> Result<T, Setback>
+    where
+        A: Future<Output = Result<T, BoxError>>,
+    {
+        let Reached { io, http2 } = self.open(uri, HttpVersion::Http2).await?;
+        if http2 == Some(false) {
+            self.fall_back("its TLS did not agree on that");
+            return ask(io, Opening::Upgrade, headers).await.map_err(failed);
+        }
+        match ask(io, Opening::Connect, headers.clone()).await {
+            Err(error) if http2 == Some(true) && is_not_offered(&error) => {
+                self.fall_back("it takes no WebSocket over that");
+                match self.ask_by_http1(uri, headers, ask).await {
+                    // It speaks nothing but HTTP/2, and so this is what is wrong.
+                    Err(setback) if setback.error.kind() == ErrorKind::Tls => Err(failed(error)),
+                    asked => asked,
+                }
+            }
+            asked => asked.map_err(failed),
+        }
+    }
+
+    /// Over which version the server is asked first.
+    fn version(&self) -> HttpVersion {
+        if self.fallen_back.load(Ordering::Relaxed) { HttpVersion::Http1 } else { self.config.http }
+    }
+
+    /// From now on the server is asked by HTTP/1.1, until that fails.
+    fn fall_back(&self, why: &str) {
+        self.fallen_back.store(true, Ordering::Relaxed);
+        warn!(key = %self.key(), why, "the server is asked by HTTP/1.1, and not by HTTP/2, which this agent is set to");
+    }
+
+    async fn open(&self, uri: &Uri, version: HttpVersion) -> Result<Reached, Setback> {
+        caught("the connector panicked", open(&self.connector, uri, version)).await?
     }
 
     /// Brings the connection that a dial-back server has asked for by this path.
@@ -129,13 +207,8 @@ impl Server {
             Setback::caused(ErrorKind::Protocol, Retry::Never, "the server named a path that is not dialled", why)
         })?;
         let picked_up = async {
-            let (reached, headers) = self.open(&uri).await?;
-            let opening = opening(self.config.http, &reached);
-            match link::pick_up(reached.io, opening, &uri, headers).await {
-                Ok(Ok(link)) => Ok(link),
-                Ok(Err(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
-                Err(error) => Err(failed(error)),
-            }
+            let answer = self.ask(&uri, |io, opening, headers| link::pick_up(io, opening, &uri, headers)).await?;
+            answer.map_err(|answer| refused(&answer))
         };
         timeout(REACH_WITHIN, picked_up).await.unwrap_or_else(|_| Err(too_late()))
     }

@@ -45,9 +45,14 @@ pub enum HttpVersion {
     /// HTTP/2, by extended `CONNECT` (RFC 8441), each WebSocket on a connection of its own: for ways on which HTTP/1.1 does
     /// not pass.
     ///
-    /// TLS agrees on HTTP/2 by ALPN; with a server that does not, the agent falls back to HTTP/1.1 on the same connection,
-    /// and says so at `warn`. Without TLS the server has to expect HTTP/2 at once. A server whose HTTP/2 does not offer
-    /// extended `CONNECT` is refused with [`ErrorKind::Version`](crate::ErrorKind::Version), slowly and loudly.
+    /// TLS agrees on HTTP/2 by ALPN; with a server that does not, the agent falls back to HTTP/1.1 on the same connection.
+    /// With one that does and whose HTTP/2 then offers no extended `CONNECT`, which takes 5 s to be sure of, it falls back to
+    /// HTTP/1.1 on another connection of the same attempt. It says so at `warn`, and asks that server by HTTP/1.1 at once
+    /// until an attempt fails.
+    ///
+    /// Without TLS, or by a connector that is given, the server has to expect HTTP/2 at once. There, and where it speaks
+    /// nothing else, one without extended `CONNECT` is refused with [`ErrorKind::Version`](crate::ErrorKind::Version), slowly
+    /// and loudly.
     Http2,
 }
 

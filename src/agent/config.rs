@@ -203,7 +203,7 @@ impl AgentBuilder {
     pub fn build(self) -> Result<Agent, Error> {
         let proxy = self.proxy.clone();
         #[cfg(feature = "tls")]
-        let (tls, insecure, http2) = (self.tls.clone(), self.insecure, self.http == HttpVersion::Http2);
+        let (tls, insecure) = (self.tls.clone(), self.insecure);
         let config = self.check()?;
         let variable = |name: &str| std::env::var(name).ok();
         let proxy = proxy.proxy(&config.uri, variable).map_err(|why| invalid("proxy", why))?;
@@ -218,7 +218,7 @@ impl AgentBuilder {
             if insecure {
                 warn!(key = %config.key, "the server's certificate goes unchecked, as asked for");
             }
-            tls.build(insecure, http2).map_err(|(option, why)| invalid(option, why))?
+            tls.build(insecure).map_err(|(option, why)| invalid(option, why))?
         };
         #[cfg(not(feature = "tls"))]
         for (setting, uri) in [("server_url", Some(&config.uri)), ("proxy", proxy.as_ref().map(Intercept::uri))] {

@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use http::{HeaderMap, Uri, header};
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     error::ErrorKind,
-    link::{Handshake, MessageLink, NoConnect, Opening, Protocol, Refused, connect},
+    link::{Handshake, MessageLink, NoConnect, Protocol, Refused},
 };
 
 /// Any error.
@@ -48,8 +49,8 @@ pub(crate) struct Reached {
 pub(crate) trait Connect: Send {
     /// As of [`Service::poll_ready`].
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
-    /// A new connection to the host of `uri`.
-    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Reached, BoxError>>;
+    /// A new connection to the host of `uri`, on which this version of HTTP is spoken at most.
+    fn call(&mut self, uri: Uri, version: HttpVersion) -> BoxFuture<'static, Result<Reached, BoxError>>;
 }
 
 /// Any `Service<Uri>` as a [`Connect`].
@@ -66,7 +67,7 @@ where
         self.0.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, uri: Uri) -> BoxFuture<'static, Result<Reached, BoxError>> {
+    fn call(&mut self, uri: Uri, _: HttpVersion) -> BoxFuture<'static, Result<Reached, BoxError>> {
         let connecting = self.0.call(uri);
         Box::pin(async move {
             let io = connecting.await.map_err(Into::into)?;
@@ -75,49 +76,36 @@ where
     }
 }
 
+/// What shows the server who asks.
+pub(super) fn credentials(token: Result<SecretString, BoxError>) -> Result<HeaderMap, Setback> {
+    let token = token.map_err(|error| no_token("the token cannot be had", error))?;
+    let bearer =
+        bearer(&token).map_err(|error| no_token("the token has a character that no header can have", error))?;
+    Ok(HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]))
+}
+
 /// Connects to the server. The connector is held until it has begun, not until it is done.
 pub(super) async fn open(
     connector: &Mutex<Box<dyn Connect>>,
     uri: &Uri,
-    token: Result<SecretString, BoxError>,
-) -> Result<(Reached, HeaderMap), Setback> {
-    let token = token.map_err(|error| no_token("the token cannot be had", error))?;
-    let bearer =
-        bearer(&token).map_err(|error| no_token("the token has a character that no header can have", error))?;
+    version: HttpVersion,
+) -> Result<Reached, Setback> {
     let connecting = {
         let mut connector = connector.lock().await;
         poll_fn(|cx| connector.poll_ready(cx)).await.map_err(unreachable)?;
-        connector.call(uri.clone())
+        connector.call(uri.clone(), version)
     };
-    let reached = connecting.await.map_err(unreachable)?;
-    Ok((reached, HeaderMap::from_iter([(header::AUTHORIZATION, bearer)])))
+    connecting.await.map_err(unreachable)
 }
 
-/// How to ask for a WebSocket on this connection.
-pub(super) fn opening(version: HttpVersion, reached: &Reached) -> Opening {
-    match (version, reached.http2) {
-        (HttpVersion::Http1, _) | (HttpVersion::Http2, Some(false)) => Opening::Upgrade,
-        (HttpVersion::Http2, Some(true) | None) => Opening::Connect,
-    }
-}
-
-/// Asks for the WebSocket, and gives it and what is spoken on it.
-pub(super) async fn upgrade(
-    reached: Reached,
-    uri: &Uri,
-    headers: HeaderMap,
-    (version, choice): (HttpVersion, ProtocolChoice),
-) -> Result<(MessageLink, Protocol), Setback> {
-    let opening = opening(version, &reached);
-    if version == HttpVersion::Http2 && opening == Opening::Upgrade {
-        warn!("the server's TLS did not agree on HTTP/2, which this agent is set to: it is asked by HTTP/1.1");
-    }
-    match connect(reached.io, opening, uri, headers, choice != ProtocolChoice::Dialback).await {
-        Ok(Handshake::Switched { protocol: Protocol::Dialback, .. }) if choice == ProtocolChoice::Native => {
+/// The link that the server has granted, and what is spoken on it.
+pub(super) fn granted(handshake: Handshake, choice: ProtocolChoice) -> Result<(MessageLink, Protocol), Setback> {
+    match handshake {
+        Handshake::Switched { protocol: Protocol::Dialback, .. } if choice == ProtocolChoice::Native => {
             let what = "the server chose no subprotocol that this agent speaks, which is revdial.v1";
             Err(Setback::new(ErrorKind::Version, Retry::Slow, what))
         }
-        Ok(Handshake::Switched { link, protocol, stripped }) => {
+        Handshake::Switched { link, protocol, stripped } => {
             if stripped {
                 warn!(
                     protocol = protocol.as_str(),
@@ -127,9 +115,13 @@ pub(super) async fn upgrade(
             }
             Ok((link, protocol))
         }
-        Ok(Handshake::Refused(Refused { status, headers, body })) => Err(Setback::by_status(status, &headers, &body)),
-        Err(error) => Err(failed(error)),
+        Handshake::Refused(answer) => Err(refused(&answer)),
     }
+}
+
+/// The server answered otherwise.
+pub(super) fn refused(Refused { status, headers, body }: &Refused) -> Setback {
+    Setback::by_status(*status, headers, body, SystemTime::now())
 }
 
 /// Nothing of it went to the server, so that trying sooner than after a refusal harms nobody.
@@ -140,8 +132,11 @@ fn no_token(what: &str, error: impl Into<BoxError>) -> Setback {
 /// A failed connect: slow where only an operator can mend it, as of TLS that is not valid or a proxy that refuses.
 fn unreachable(error: BoxError) -> Setback {
     if let Some(proxy) = error.downcast_ref::<ProxyError>() {
-        let retry = if proxy.refused { Retry::Slow } else { Retry::Backoff };
-        return Setback::caused(ErrorKind::Handshake, retry, "no way to the server", error);
+        let (kind, retry) = match proxy.refusal {
+            Some(kind) => (kind, Retry::Slow),
+            None => (ErrorKind::Handshake, Retry::Backoff),
+        };
+        return Setback::caused(kind, retry, "no way to the server", error);
     }
     #[cfg(feature = "tls")]
     if super::tls::is_tls(error.as_ref()) {
@@ -150,9 +145,14 @@ fn unreachable(error: BoxError) -> Setback {
     Setback::caused(ErrorKind::Handshake, Retry::Backoff, "the server cannot be reached", error)
 }
 
+/// Whether the server's HTTP/2 takes no WebSockets.
+pub(super) fn is_not_offered(error: &BoxError) -> bool {
+    matches!(error.downcast_ref(), Some(NoConnect::NotOffered))
+}
+
 /// A handshake without an answer.
 pub(super) fn failed(error: BoxError) -> Setback {
-    if let Some(NoConnect::NotOffered) = error.downcast_ref() {
+    if is_not_offered(&error) {
         let what = "the server takes no WebSocket over HTTP/2, which this agent is set to";
         return Setback::caused(ErrorKind::Version, Retry::Slow, what, error);
     }

@@ -49,8 +49,8 @@
 //!
 //! A link that is lost after something came through it is dialled again at once, 25 times a second at most in the long
 //! run. Otherwise the agent waits by [`Backoff`], and never less than the server's Retry-After. Refusals that trying
-//! sooner cannot mend (credentials, key, version, TLS) are retried every 30 to 60 s and logged at `warn`. Only a
-//! replacement, that is another agent under the same key, ends an agent.
+//! sooner cannot mend (credentials, key, version, TLS; those of a proxy on the way likewise, and its rules) are retried every
+//! 30 to 60 s and logged at `warn`. Only a replacement, that is another agent under the same key, ends an agent.
 //!
 //! # The way to the server
 //!

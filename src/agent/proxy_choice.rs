@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind};
 ///
 /// A proxy is a URL: `http://`, or without a scheme, for one that is asked by `CONNECT`; `https://` for the same with TLS to
 /// the proxy, by this crate's feature `tls`; `socks5h://` for SOCKS5, where the proxy looks the server's name up, and
-/// `socks5://`, where this side does. `user:password@` before the host, percent-encoded, goes to the proxy only, as Basic
-/// credentials or as those of SOCKS5. The port is 80, 443 or 1080 unless it is there. No `Debug`, log or error shows the
-/// credentials.
+/// `socks5://`, where this side does and asks for its first eight addresses in turn. `user:password@` before the host,
+/// percent-encoded, goes to the proxy only, as Basic credentials or as those of SOCKS5. The port is 80, 443 or 1080 unless
+/// it is there. No `Debug`, log or error shows the credentials.
 ///
 /// ```
 /// use revdial::agent::{Agent, ProxyChoice};

@@ -1,6 +1,10 @@
 //! What the end of an attempt or of a link means for the next one: its kind, and how soon to try again.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -81,8 +85,8 @@ impl Setback {
         }
     }
 
-    /// The server answered the upgrade with a status other than 101.
-    pub(crate) fn by_status(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
+    /// The server answered the upgrade at `now` with a status other than 101.
+    pub(crate) fn by_status(status: StatusCode, headers: &HeaderMap, body: &str, now: SystemTime) -> Self {
         let (kind, retry) = match status {
             StatusCode::UNAUTHORIZED => (ErrorKind::Auth, Retry::Slow),
             StatusCode::FORBIDDEN => (ErrorKind::Forbidden, Retry::Slow),
@@ -93,9 +97,8 @@ impl Setback {
         };
         // The port may belong to something else, a captive portal for one: its redirects are not ours to follow.
         let what = format!("the server answered {status} to the upgrade");
-        let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let seconds = retry_after.and_then(|text| text.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
-        Self { at_least: seconds.min(MAX_RETRY_AFTER), told: cut(body), ..Self::new(kind, retry, what) }
+        let at_least = retry_after(headers, now).unwrap_or_default().min(MAX_RETRY_AFTER);
+        Self { at_least, told: cut(body), ..Self::new(kind, retry, what) }
     }
 
     /// The server closed the session or the WebSocket with this code.
@@ -175,6 +178,19 @@ impl Setback {
     }
 }
 
+/// How long Retry-After asks to wait, in seconds or until a date. A date is the server's: if the answer says by `Date` what
+/// time it is there, that is meant, and not `now`.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(after).ok()?;
+    let now = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+    until.duration_since(now).ok()
+}
+
 /// The first characters of a peer's text.
 fn cut(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
@@ -193,92 +209,4 @@ impl StdError for Because {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_have_their_kind_and_pace() {
-        let table = [
-            (401, ErrorKind::Auth, Retry::Slow),
-            (403, ErrorKind::Forbidden, Retry::Slow),
-            (409, ErrorKind::KeyInUse, Retry::Slow),
-            (426, ErrorKind::Version, Retry::Slow),
-            (429, ErrorKind::Overloaded, Retry::Backoff),
-            (200, ErrorKind::Handshake, Retry::Backoff),
-            (301, ErrorKind::Handshake, Retry::Backoff),
-            (302, ErrorKind::Handshake, Retry::Backoff),
-            (400, ErrorKind::Handshake, Retry::Backoff),
-            (404, ErrorKind::Handshake, Retry::Backoff),
-            (503, ErrorKind::Handshake, Retry::Backoff),
-        ];
-        for (status, kind, retry) in table {
-            let setback = Setback::by_status(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), "<html>");
-            assert_eq!((setback.error.kind(), setback.retry), (kind, retry), "{status}");
-            let text = setback.text();
-            assert!(text.contains(&status.to_string()) && !text.contains("html"), "{text}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_and_bounded() {
-        for (text, seconds) in
-            [("7", 7), (" 7 ", 7), ("999999999", 600), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)]
-        {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, text.parse().unwrap())]);
-            let setback = Setback::by_status(StatusCode::SERVICE_UNAVAILABLE, &headers, "");
-            assert_eq!(setback.at_least, Duration::from_secs(seconds), "{text}");
-        }
-    }
-
-    #[test]
-    fn close_codes_have_their_kind_and_pace() {
-        let table = [
-            (1000, ErrorKind::Shutdown, Retry::Slow),
-            (1001, ErrorKind::Shutdown, Retry::Jitter),
-            (1002, ErrorKind::Protocol, Retry::Backoff),
-            (1003, ErrorKind::Protocol, Retry::Backoff),
-            (1007, ErrorKind::Protocol, Retry::Backoff),
-            (1008, ErrorKind::Forbidden, Retry::Slow),
-            (1009, ErrorKind::Protocol, Retry::Backoff),
-            (1011, ErrorKind::SessionLost, Retry::Backoff),
-            (1012, ErrorKind::Shutdown, Retry::Jitter),
-            (1013, ErrorKind::Overloaded, Retry::Backoff),
-            (4401, ErrorKind::Auth, Retry::Slow),
-            (4403, ErrorKind::Forbidden, Retry::Slow),
-            (4408, ErrorKind::SessionLost, Retry::Jitter),
-            (4409, ErrorKind::SessionLost, Retry::Backoff),
-            (4410, ErrorKind::Replaced, Retry::Never),
-            (4411, ErrorKind::KeyInUse, Retry::Slow),
-            (4413, ErrorKind::Overloaded, Retry::Backoff),
-            (4420, ErrorKind::Protocol, Retry::Backoff),
-            (4421, ErrorKind::Protocol, Retry::Backoff),
-            (4426, ErrorKind::Version, Retry::Slow),
-            (4429, ErrorKind::Overloaded, Retry::Backoff),
-            (4999, ErrorKind::SessionLost, Retry::Backoff),
-        ];
-        for (code, kind, retry) in table {
-            let code = CloseCode::new(code);
-            let closed = EstablishError::Closed { code, reason: "because".into() };
-            let session = SessionEnd::ClosedByPeer { code, reason: "because".into() };
-            for setback in [
-                Setback::by_establish(closed),
-                Setback::by_end(LinkEnd::Closed(Some(code)), None),
-                Setback::by_end(LinkEnd::Lost, Some(&session)),
-            ] {
-                assert_eq!((setback.error.kind(), setback.retry), (kind, retry), "{code}");
-                assert_eq!(setback.forked, code == CloseCode::STALE);
-                assert!(!setback.text().contains("because"), "{}", setback.text());
-            }
-        }
-    }
-
-    #[test]
-    fn a_lost_link_is_the_only_end_retried_at_once() {
-        for end in [LinkEnd::Lost, LinkEnd::Closed(None), LinkEnd::Aborted] {
-            assert_eq!(Setback::by_end(end, Some(&SessionEnd::Lost)).retry, Retry::AtOnce);
-        }
-        for end in [LinkEnd::Dead, LinkEnd::Violation(CloseCode::CREDIT), LinkEnd::Superseded] {
-            assert_ne!(Setback::by_end(end, None).retry, Retry::AtOnce);
-        }
-    }
-}
+mod tests;

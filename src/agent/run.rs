@@ -92,6 +92,20 @@ impl Agent {
     }
 
     /// What the agent is doing, for readiness checks. Ask before the agent is consumed.
+    ///
+    /// A guard of the receiver, [`watch::Ref`], keeps the agent from telling the next status. Clone what it shows, as below,
+    /// and let it go at once: an agent that has something to tell blocks its thread until then, and a thread that holds
+    /// the guard and drops the [`Run`] waits for itself, forever.
+    ///
+    /// ```no_run
+    /// # async fn example(agent: revdial::agent::Agent) -> Result<(), tokio::sync::watch::error::RecvError> {
+    /// let mut status = agent.status();
+    /// let now = status.borrow_and_update().clone();
+    /// let then = status.wait_for(|status| *status != now).await?.clone();
+    /// # drop(then);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> watch::Receiver<AgentStatus> {
         self.status.subscribe()

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::life::far;
 use crate::error::ErrorKind;
 
-/// What an agent is doing, as a `watch` for readiness checks.
+/// What an agent is doing, as a `watch` for readiness checks; of its guards see [`Agent::status`](super::Agent::status).
 ///
 /// ```no_run
 /// # use revdial::agent::{Agent, AgentStatus};
@@ -35,7 +35,8 @@ pub enum AgentStatus {
         /// The same in words, for people: the status that the server answered, the reason of a refused connection.
         text: Arc<str>,
     },
-    /// The server refused the agent in a way that trying sooner cannot mend: credentials, key, version, TLS.
+    /// The server refused the agent in a way that trying sooner cannot mend: credentials, key, version, TLS, or the
+    /// rules of a proxy on the way.
     Refused {
         /// When the next attempt begins.
         until: Instant,

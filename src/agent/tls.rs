@@ -10,7 +10,10 @@ use tokio_rustls::{
     rustls::{ClientConfig, pki_types::ServerName},
 };
 
-use super::connect::{BoxError, ServerIo};
+use super::{
+    choices::HttpVersion,
+    connect::{BoxError, ServerIo},
+};
 
 mod options;
 mod unverified;
@@ -20,7 +23,10 @@ pub use options::TlsOptions;
 /// The agent's TLS, as it was set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    server: Arc<ClientConfig>,
+    /// To a server that is asked by HTTP/1.1.
+    http1: Arc<ClientConfig>,
+    /// To one that is asked by HTTP/2 if it agrees.
+    http2: Arc<ClientConfig>,
     proxy: Arc<ClientConfig>,
     /// In the place of the host's.
     name: Option<ServerName<'static>>,
@@ -28,17 +34,26 @@ pub(crate) struct Tls {
 
 impl Tls {
     fn new(server: ClientConfig, proxy: ClientConfig, name: Option<ServerName<'static>>) -> Self {
-        Self { server: Arc::new(server), proxy: Arc::new(proxy), name }
+        // Said also where it is all: what lies in front of a server may take nothing said for HTTP/2.
+        let (mut http1, mut http2) = (server.clone(), server);
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { http1: Arc::new(http1), http2: Arc::new(http2), proxy: Arc::new(proxy), name }
     }
 
-    /// TLS with the server over `io`, and whether both agreed on HTTP/2.
+    /// TLS with the server over `io`, by which it is asked over this version at most, and whether both agreed on HTTP/2.
     pub(crate) async fn to_server(
         &self,
         io: Box<dyn ServerIo>,
         server: &Uri,
+        version: HttpVersion,
     ) -> Result<(Box<dyn ServerIo>, bool), BoxError> {
         let name = self.name.clone().map_or_else(|| host(server), Ok)?;
-        let stream = shake_hands(&self.server, name, io).await?;
+        let config = match version {
+            HttpVersion::Http1 => &self.http1,
+            HttpVersion::Http2 => &self.http2,
+        };
+        let stream = shake_hands(config, name, io).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(TokioIo::new(stream)), http2))
     }

@@ -97,10 +97,7 @@ where
         };
         Ok((limits, (protocol, stripped)))
     };
-    let answer = match opening {
-        Opening::Upgrade => upgrade::open(io, uri, headers, offer, judge).await?,
-        Opening::Connect => extended::open(io, uri, headers, offer, judge).await?,
-    };
+    let answer = open(io, opening, uri, headers, offer, judge).await?;
     Ok(match answer {
         Ok((link, (protocol, stripped))) => Handshake::Switched { link, protocol, stripped },
         Err(refused) => Handshake::Refused(refused),
@@ -121,11 +118,29 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let judge = |granted: &HeaderMap| choice(granted, false).map(|_| (Limits::BYTES, ()));
-    let answer = match opening {
-        Opening::Upgrade => upgrade::open(io, uri, headers, false, judge).await?,
-        Opening::Connect => extended::open(io, uri, headers, false, judge).await?,
-    };
+    let answer = open(io, opening, uri, headers, false, judge).await?;
     Ok(answer.map(|(link, ())| ByteLink::new(link)))
+}
+
+/// What the server answered: a link, and what was judged of the answer that grants it.
+type Answer<T> = Result<(MessageLink, T), Refused>;
+
+/// Asks, and makes a link of what is granted, with the limits that `judge` finds right.
+async fn open<I, T>(
+    io: I,
+    opening: Opening,
+    uri: &Uri,
+    headers: HeaderMap,
+    offer: bool,
+    judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
+) -> Result<Answer<T>, BoxError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    match opening {
+        Opening::Upgrade => upgrade::open(io, uri, headers, offer, judge).await,
+        Opening::Connect => extended::open(io, uri, headers, offer, judge).await,
+    }
 }
 
 /// Offers the native protocol, or nothing.

@@ -75,10 +75,11 @@ impl Outcome {
             (SessionEnd::ClosedByPeer { code, .. }, _) => {
                 Self::close(LinkEnd::Closed(Some(*code)), *code, "".into(), last)
             }
-            (_, Some((code, reason))) => Self::close(LinkEnd::Local(code), code, reason, last),
-            (SessionEnd::Replaced, None) => {
+            // Also of a session that this side was about to close otherwise.
+            (SessionEnd::Replaced, local) if local.as_ref().is_none_or(|(code, _)| *code != CloseCode::REPLACED) => {
                 Self::close(LinkEnd::Closed(Some(CloseCode::REPLACED)), CloseCode::REPLACED, "".into(), last)
             }
+            (_, Some((code, reason))) => Self::close(LinkEnd::Local(code), code, reason, last),
             (_, None) => Self::close(LinkEnd::Local(CloseCode::DEAD_PEER), CloseCode::DEAD_PEER, "".into(), last),
         }
     }

@@ -129,7 +129,13 @@ impl MuxTunnel {
     /// Tells the peer to open nothing new here and to connect anew after a random part of `jitter`; what still runs
     /// at the deadline is cut off by whoever calls this.
     pub(crate) fn drain(&self, code: CloseCode, deadline: Duration, jitter: Duration, reason: &str) {
-        self.shared.with(|state| state.session.drain(code, deadline, jitter, reason));
+        self.shared.with(|state| {
+            // It closes itself when nothing runs any more. One that was replaced ends as if its peer had closed it.
+            if code != CloseCode::REPLACED {
+                state.closes_with(code, reason);
+            }
+            state.session.drain(code, deadline, jitter, reason);
+        });
     }
 
     /// Ends the session now: CLOSE goes out if a link is there; streams fail with `end`.

@@ -134,13 +134,16 @@ async fn paced(net: &Net, kind: ErrorKind, slow: bool, named: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_a_minimum() {
-    let net = Net::answering(503, &[("retry-after", "7")]);
-    let agent = net.agent();
-    let mut status = agent.status();
-    let (_listener, run) = agent.listen();
-    tokio::spawn(run);
-    let (_, wait, _, _) = setback(&mut status).await;
-    assert!((7000..=7250).contains(&wait.as_millis()), "{wait:?}");
+    let date = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+    for (retry_after, date) in [("7", date), ("Wed, 21 Oct 2026 07:28:07 GMT", date)] {
+        let net = Net::answering(503, vec![("retry-after", retry_after), date].leak());
+        let agent = net.agent();
+        let mut status = agent.status();
+        let (_listener, run) = agent.listen();
+        tokio::spawn(run);
+        let (_, wait, _, _) = setback(&mut status).await;
+        assert!((7000..=7250).contains(&wait.as_millis()), "{retry_after}: {wait:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

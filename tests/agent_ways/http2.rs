@@ -1,6 +1,6 @@
 //! Over HTTP/2: the same tunnel, by extended CONNECT, and what happens where a server does not offer that.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use hyper::{
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use revdial::{
     ErrorKind, Protocol,
-    agent::{AgentBuilder, AgentStatus, HttpVersion, ProtocolChoice, TlsOptions},
+    agent::{AgentBuilder, AgentStatus, Backoff, HttpVersion, ProtocolChoice, TlsOptions},
     connman::{ConnectionManager, LossCause},
     server::{RevDialLayer, SharedBearer},
 };
@@ -81,6 +81,60 @@ async fn a_server_whose_tls_agrees_on_http_1_1_is_asked_by_that() {
         agent.connected().await;
         gateway.works().await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_websockets_over_http_1_1_only_is_asked_by_that_until_it_fails() {
+    let authority = Authority::new();
+    let mut config = authority.issue("127.0.0.1").server();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let gateway = Gateway::tls_of_most(config).await;
+    let options = TlsOptions::new().roots_pem(authority.pem.clone());
+    let builder = over_http2(&format!("https://{}", gateway.addr)).tls(options).protocol(ProtocolChoice::Dialback);
+    let soon = Duration::from_millis(100);
+    let agent = builder.backoff(Backoff::new(soon, soon).slow_range(soon, soon));
+    let mut agent = Running::of(agent.build().unwrap());
+    agent.connected().await;
+    // Each is a connection of its own, and none of them finds it out anew.
+    gateway.works().await;
+    gateway.works().await;
+    let agreed = || gateway.agreed.lock().unwrap().clone();
+    assert_eq!(agreed(), ["h2", "http/1.1", "http/1.1", "http/1.1"]);
+
+    // The link's end is no failure of an attempt.
+    gateway.connman.disconnect(&key());
+    let agreed_on = async |n: usize| {
+        let there = async {
+            while agreed().len() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::DEADLINE, there).await.expect("another connection");
+        agreed()[n - 1].clone()
+    };
+    assert_eq!(agreed_on(5).await, "http/1.1");
+    agent.status.wait_for(AgentStatus::is_connected).await.unwrap();
+
+    gateway.down.store(true, Ordering::Relaxed);
+    gateway.connman.disconnect(&key());
+    let failed = |status: &AgentStatus| matches!(status, AgentStatus::Waiting { .. });
+    tokio::time::timeout(crate::DEADLINE, agent.status.wait_for(failed)).await.expect("a failure").unwrap();
+    gateway.down.store(false, Ordering::Relaxed);
+    assert_eq!(agreed_on(6).await, "h2");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_http2_only_and_takes_no_websockets_over_it_is_refused_for_that() {
+    let authority = Authority::new();
+    let mut config = authority.issue("127.0.0.1").server();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let gateway = Gateway::tls_of_most(config).await;
+    let options = TlsOptions::new().roots_pem(authority.pem.clone());
+    let mut agent = Running::of(over_http2(&format!("https://{}", gateway.addr)).tls(options).build().unwrap());
+    let (cause, _, refused, text) = agent.setback().await;
+    assert_eq!((cause, refused), (ErrorKind::Version, true), "{text}");
+    assert!(text.contains("SETTINGS_ENABLE_CONNECT_PROTOCOL"), "{text}");
+    assert_eq!(*gateway.agreed.lock().unwrap(), ["h2"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,14 @@ mod proxies;
 mod proxy;
 mod tls;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -55,12 +62,18 @@ fn key() -> AgentKey {
 enum Http {
     One,
     Both,
+    /// Both, and WebSockets over HTTP/1.1 only.
+    WebSocketsOverOne,
 }
 
 /// A real server on loopback.
 struct Gateway {
     connman: ConnectionManager,
     addr: SocketAddr,
+    /// What TLS agreed on, connection by connection.
+    agreed: Arc<Mutex<Vec<String>>>,
+    /// Whether connections end as they come.
+    down: Arc<AtomicBool>,
 }
 
 impl Gateway {
@@ -74,6 +87,11 @@ impl Gateway {
         Self::new(Some(TlsAcceptor::from(Arc::new(config))), Http::Both).await
     }
 
+    /// The same, and WebSockets over HTTP/1.1 only, as most servers do.
+    async fn tls_of_most(config: ServerConfig) -> Self {
+        Self::new(Some(TlsAcceptor::from(Arc::new(config))), Http::WebSocketsOverOne).await
+    }
+
     /// The same, and nothing but HTTP/1.1.
     async fn tls_of_old(config: ServerConfig) -> Self {
         Self::new(Some(TlsAcceptor::from(Arc::new(config))), Http::One).await
@@ -85,14 +103,22 @@ impl Gateway {
         let service = TowerToHyperService::new(layer.into_service());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let agreed = Arc::<Mutex<Vec<String>>>::default();
+        let down = Arc::<AtomicBool>::default();
+        let (agree, is_down) = (Arc::clone(&agreed), Arc::clone(&down));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, acceptor) = (service.clone(), acceptor.clone());
+                if is_down.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let (service, acceptor, agree) = (service.clone(), acceptor.clone(), Arc::clone(&agree));
                 tokio::spawn(async move {
                     match acceptor {
                         None => serve(socket, service, http).await,
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(socket).await {
+                                let alpn = stream.get_ref().1.alpn_protocol().unwrap_or_default();
+                                agree.lock().unwrap().push(String::from_utf8_lossy(alpn).into_owned());
                                 serve(stream, service, http).await;
                             }
                         }
@@ -100,7 +126,7 @@ impl Gateway {
                 });
             }
         });
-        Self { connman, addr }
+        Self { connman, addr, agreed, down }
     }
 
     /// Where it is for who can look its name up.
@@ -135,9 +161,10 @@ where
     B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().enable_connect_protocol();
-    if http == Http::One {
-        builder = builder.http1_only();
+    match http {
+        Http::One => builder = builder.http1_only(),
+        Http::Both => drop(builder.http2().enable_connect_protocol()),
+        Http::WebSocketsOverOne => {}
     }
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(io), service).await;
 }

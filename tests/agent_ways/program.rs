@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
+use revdial::connman::KeyState;
 use tempfile::tempdir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     DEADLINE, Gateway, NAME, Running, builder,
     certificates::Authority,
+    counted::Counted,
     net::TOKEN,
     process::Program,
     proxy::{Proxy, Socks},
@@ -198,4 +201,67 @@ async fn the_log_is_plain_lines_without_times_under_journald_and_with_levels_if_
     for text in [&plain, &journald, &levels] {
         assert!(!text.contains('\u{1b}') && text.contains("retry_in"), "{text}");
     }
+}
+
+/// The words of the unit's `ExecStart`, as systemd makes them of these variables.
+fn exec_start(unit: &str, variables: &[(&str, &str)]) -> String {
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let set = |line: String, (name, value): &(&str, &str)| {
+        line.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
+    };
+    let line = variables.iter().fold(line.to_owned(), set);
+    line.replace("/usr/local/bin/revdial-agent", "agent")
+}
+
+#[tokio::test]
+async fn the_unit_for_systemd_starts_an_agent_and_knows_its_exit_codes() {
+    let unit = include_str!("../../examples/agent/revdial-agent.service");
+    let gateway = Gateway::plain().await;
+    let server = format!("http://{}", gateway.addr);
+    let forward = "--forward 127.0.0.1:1 --forward two=127.0.0.1:2";
+    let command = exec_start(unit, &[("SERVER", &server), ("KEY", "a"), ("FORWARD", forward)]);
+    assert!(!command.contains('$'), "{command}");
+    let mut agent = Program::start_with(&command, &[("RUNNER_TOKEN", TOKEN)]);
+    there(&gateway).await;
+    agent.signal("TERM").await;
+    assert!(agent.ended().await.success());
+    for line in ["Type=notify", "TimeoutStartSec=infinity", "Restart=on-failure", "RestartPreventExitStatus=2 3"] {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn told_to_stop_it_lets_what_runs_finish_says_goodbye_and_ends_with_0() {
+    let counted = Counted::new();
+    let gateway = Gateway::plain().await;
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let forward = format!("--key a --forward {} --drain 1h", service.local_addr().unwrap());
+    let mut agent = Program::start(&format!("agent --server http://{} --token {TOKEN} {forward}", gateway.addr));
+    there(&gateway).await;
+    let (stream, accepted) = tokio::join!(gateway.dial(), service.accept());
+    let (mut stream, (mut socket, _)) = (stream.unwrap(), accepted.unwrap());
+    agent.signal("TERM").await;
+    agent.logs("told to stop").await;
+
+    AsyncWriteExt::write_all(&mut stream, b"the last words").await.unwrap();
+    AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+    let mut heard = String::new();
+    socket.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "the last words");
+    socket.write_all(b"and the answer").await.unwrap();
+    drop(socket);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "and the answer");
+
+    assert_eq!(agent.ended().await.code(), Some(0));
+    agent.logs("shut down").await;
+    let left = async {
+        while gateway.connman.list()[0].state != KeyState::Grace {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, left).await.expect("the server knows that it has left");
+    let ends = ["closed", "lost", "dead"].map(|end| counted.sum(&format!("revdial_close_total{{{end}}}")));
+    assert_eq!(ends, [1, 0, 0], "by CLOSE, and not by a link that was lost");
 }

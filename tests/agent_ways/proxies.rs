@@ -64,8 +64,10 @@ async fn a_proxy_behind_tls_that_is_not_valid_is_not_asked() {
     let proxy = Proxy::connect_by_tls(gateway.addr, Authority::new().issue("127.0.0.1").server()).await;
     let url = format!("https://{}", proxy.addr);
     let mut agent = Running::of(builder(&gateway.named("ws")).proxy(ProxyChoice::Url(url.clone())).build().unwrap());
-    let (_, _, _, text) = agent.setback().await;
+    let (cause, wait, refused, text) = agent.setback().await;
+    assert_eq!((cause, refused), (ErrorKind::Tls, true), "{text}");
     assert!(text.contains(&url) && text.contains("certificate"), "{text}");
+    assert!(wait > Duration::from_secs(28), "{wait:?}");
     assert!(proxy.asked().is_empty());
 }
 
@@ -100,32 +102,56 @@ async fn connections_that_a_dial_back_server_asks_for_go_through_the_proxy_too()
 async fn a_proxy_that_refuses_is_named_with_its_answer_and_without_its_password() {
     let gateway = Gateway::plain().await;
     let table = [
-        ("407 Proxy Authentication Required", true, "407 Proxy Authentication Required"),
-        ("403 Forbidden", true, "403 Forbidden"),
-        ("502 Bad Gateway", false, "502 Bad Gateway"),
-        ("504 Gateway Timeout", false, "504 Gateway Timeout"),
-        ("301 Moved Permanently", false, "301 Moved Permanently"),
+        ("407 Proxy Authentication Required", ErrorKind::Auth, true),
+        ("403 Forbidden", ErrorKind::Handshake, true),
+        ("405 Method Not Allowed", ErrorKind::Handshake, true),
+        ("501 Not Implemented", ErrorKind::Handshake, true),
+        ("502 Bad Gateway", ErrorKind::Handshake, false),
+        ("503 Service Unavailable", ErrorKind::Handshake, false),
+        ("504 Gateway Timeout", ErrorKind::Handshake, false),
+        ("429 Too Many Requests", ErrorKind::Handshake, false),
+        ("301 Moved Permanently", ErrorKind::Handshake, false),
     ];
-    for (status, slow, told) in table {
+    for (status, kind, slow) in table {
         let proxy = Proxy::connect(gateway.addr, status).await;
-        refused(&gateway, "http", &proxy, slow, told).await;
-    }
-    let wrong = "credentials not accepted";
-    for (auth, reply, told) in [(None, 2, ""), (None, 5, "refused"), (Some("user:other"), 0, wrong)] {
-        let proxy = Proxy::socks(gateway.addr, Socks { auth, reply }).await;
-        refused(&gateway, "socks5h", &proxy, false, told).await;
+        refused(&gateway, ("http", "user:hunter2@"), &proxy, (kind, slow, status)).await;
     }
     assert!(gateway.connman.list().is_empty(), "nobody goes around a proxy that refuses");
 }
 
-async fn refused(gateway: &Gateway, scheme: &str, proxy: &Proxy, slow: bool, told: &str) {
-    // A proxy of SOCKS5 that asks for nothing is offered nothing.
-    let user = if told.is_empty() || told == "refused" { "" } else { "user:hunter2@" };
+#[tokio::test]
+async fn a_proxy_by_socks5_that_refuses_is_told_from_one_that_cannot() {
+    let gateway = Gateway::plain().await;
+    let table = [
+        (1, false, "a general failure"),
+        (2, true, "its rules do not allow this"),
+        (3, false, "the network is unreachable"),
+        (4, false, "the host is unreachable"),
+        (5, false, "the connection was refused"),
+        (6, false, "the time to live is over"),
+        (7, true, "it does not do this command"),
+        (8, true, "it does not take this kind of address"),
+        (9, false, "it answered 9"),
+    ];
+    for (reply, slow, told) in table {
+        let proxy = Proxy::socks(gateway.addr, Socks { auth: None, reply }).await;
+        refused(&gateway, ("socks5h", ""), &proxy, (ErrorKind::Handshake, slow, told)).await;
+    }
+    for (user, told) in [("user:hunter2@", "takes another user and password"), ("", "asks for a user and password")] {
+        let proxy = Proxy::socks(gateway.addr, Socks { auth: Some("user:other"), reply: 0 }).await;
+        refused(&gateway, ("socks5h", user), &proxy, (ErrorKind::Auth, true, told)).await;
+    }
+    assert!(gateway.connman.list().is_empty(), "nobody goes around a proxy that refuses");
+}
+
+/// The agent tells this kind, whether it tries again slowly, and these words.
+async fn refused(gateway: &Gateway, (scheme, user): (&str, &str), proxy: &Proxy, to_tell: (ErrorKind, bool, &str)) {
+    let (kind, slow, told) = to_tell;
     let url = ProxyChoice::Url(format!("{scheme}://{user}{}", proxy.addr));
     let mut agent = Running::of(builder(&gateway.named("ws")).proxy(url).build().unwrap());
     let (cause, wait, is_refused, text) = agent.setback().await;
-    assert_eq!((cause, is_refused), (ErrorKind::Handshake, slow), "{text}");
-    assert!(!slow || wait > Duration::from_secs(28), "{text}: {wait:?}");
+    assert_eq!((cause, is_refused), (kind, slow), "{text}");
+    assert_eq!(wait > Duration::from_secs(28), slow, "{text}: {wait:?}");
     let named = format!("the proxy {scheme}://{}", proxy.addr);
     assert!(text.contains(&named) && text.contains(told) && text.contains(NAME), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("html"), "{text}");

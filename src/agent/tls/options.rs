@@ -89,9 +89,8 @@ impl TlsOptions {
         set.into_iter().find_map(|(name, is)| is.then_some(name))
     }
 
-    /// Reads and checks all of it. `insecure`: verifies no certificate of the server. `http2`: speaks HTTP/2 if the server
-    /// does.
-    pub(crate) fn build(&self, insecure: bool, http2: bool) -> Result<Tls, Fault> {
+    /// Reads and checks all of it. `insecure`: verifies no certificate of the server.
+    pub(crate) fn build(&self, insecure: bool) -> Result<Tls, Fault> {
         if insecure && self.roots.is_some() {
             return Err(("insecure", "own roots are set too, by which nothing would be checked".into()));
         }
@@ -107,7 +106,7 @@ impl TlsOptions {
         } else {
             builder()?.with_root_certificates(roots)
         };
-        let mut server = match &self.identity {
+        let server = match &self.identity {
             None => verified.with_no_client_auth(),
             Some((certificates, key)) => {
                 let certificates = certificates.certificates("tls.identity")?;
@@ -117,11 +116,6 @@ impl TlsOptions {
                 verified.with_client_auth_cert(certificates, key).map_err(|why| ("tls.identity", why.to_string()))?
             }
         };
-        // Asked for also where it is all: what lies in front of a server may take nothing said for HTTP/2.
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        if http2 {
-            server.alpn_protocols.insert(0, b"h2".to_vec());
-        }
         Ok(Tls::new(server, proxy, name.transpose()?))
     }
 

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{AGENT, BadUri, BoxError, NoConnect, Refused, offer_protocol, refused, upgrade::host};
+use super::{AGENT, Answer, BadUri, BoxError, NoConnect, offer_protocol, refused, upgrade::host};
 use crate::link::messages::{Limits, MessageLink, Side};
 
 /// How long the server's settings may take: they are the first that it says.
@@ -38,7 +38,7 @@ pub(super) async fn open<I, T>(
     headers: HeaderMap,
     offer: bool,
     judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
-) -> Result<Result<(MessageLink, T), Refused>, BoxError>
+) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -11,7 +11,7 @@ use http::{
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 
-use super::{AGENT, BadGrant, BadUri, BoxError, Refused, offer_protocol, refused};
+use super::{AGENT, Answer, BadGrant, BadUri, BoxError, offer_protocol, refused};
 use crate::link::{
     challenge::Challenge,
     messages::{Limits, MessageLink, Side},
@@ -24,7 +24,7 @@ pub(super) async fn open<I, T>(
     headers: HeaderMap,
     offer: bool,
     judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
-) -> Result<Result<(MessageLink, T), Refused>, BoxError>
+) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -201,6 +201,17 @@ async fn orderly_close_flushes_what_was_accepted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn m54_a_session_that_drains_closes_the_websocket_with_the_code_of_its_close() {
+    for code in [CloseCode::DRAINED, CloseCode::RESTART] {
+        let pair = Pair::new().await;
+        pair.server.drain(code, Duration::from_secs(1), Duration::ZERO, "");
+        assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(code));
+        assert_eq!(pair.server.ended(), Some(SessionEnd::Shutdown));
+        assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(code)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn close_tells_the_peer_why() {
     let pair = Pair::new().await;
     let (_near, mut far) = pair.stream().await;
