@@ -106,15 +106,15 @@ impl<T: Handle> Inner<T> {
                     self.tell_lost(&registration, LossCause::Local(code), None);
                 }
             }
-            Effect::Expired { registration, tunnel, in_time } => {
-                if in_time {
+            Effect::Expired { registration, tunnel, ended } => {
+                if ended.is_none() {
                     metrics::record_reconnect_timeout();
                 }
                 if let Some(tunnel) = tunnel {
                     tunnel.end(SessionEnd::Lost);
                 }
                 let (key, epoch) = (registration.key.clone(), registration.epoch);
-                self.tell(&TunnelEvent::Expired { key, epoch });
+                self.tell(&TunnelEvent::Expired { key, epoch, ended });
             }
         }
     }
@@ -130,10 +130,11 @@ impl<T: Handle> Inner<T> {
 
     pub(super) fn tell(&self, event: &TunnelEvent) {
         let (key, epoch, name) = (event.key(), event.epoch(), event.name());
-        match event {
+        match (event, event.reason()) {
             // Its end is told.
-            TunnelEvent::Draining { .. } => tracing::debug!(%key, %epoch, "tunnel {name}"),
-            _ => tracing::info!(%key, %epoch, "tunnel {name}"),
+            (TunnelEvent::Draining { .. }, _) => tracing::debug!(%key, %epoch, "tunnel {name}"),
+            (_, Some(reason)) => tracing::info!(%key, %epoch, %reason, "tunnel {name}"),
+            (_, None) => tracing::info!(%key, %epoch, "tunnel {name}"),
         }
         self.events.tell(event);
         for observer in &self.settings.observers {

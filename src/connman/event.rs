@@ -1,9 +1,10 @@
 //! What happened to keys, as observers are told it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     connman::policy::{LossCause, Registration},
+    frame::CloseCode,
     key::{AgentKey, Epoch},
     link::LinkEnd,
 };
@@ -66,6 +67,8 @@ pub enum TunnelEvent {
         key: AgentKey,
         /// The epoch of its last link.
         epoch: Epoch,
+        /// With which code this side ended it before its time, as by a disconnect; `None`: its time was over.
+        ended: Option<CloseCode>,
     },
     /// A session gave way to a newer one under its key. One that had a link may finish what runs.
     #[non_exhaustive]
@@ -136,6 +139,27 @@ impl TunnelEvent {
             Self::Refused { .. } => "refused",
         }
     }
+
+    /// Why it happened, in words, as in logs; `None`: its name says all. Nothing of it is a peer's text.
+    ///
+    /// ```
+    /// use revdial::connman::{LossCause, RegisterRefusal};
+    ///
+    /// assert_eq!(LossCause::Drained.to_string(), "the agent drains");
+    /// assert_eq!(RegisterRefusal::ShuttingDown.to_string(), "the server goes down");
+    /// ```
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Lost { cause, .. } => Some(cause.to_string()),
+            Self::Refused { why, .. } => Some(why.to_string()),
+            Self::Replaced { same_instance: true, .. } => Some("the agent began anew".to_owned()),
+            Self::Replaced { .. } => Some("another agent has taken the key".to_owned()),
+            Self::Expired { ended: Some(code), .. } => Some(format!("ended here with {code}")),
+            Self::Expired { ended: None, .. } => Some("the agent did not return in its grace".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 /// Why a registration is refused.
@@ -158,6 +182,21 @@ pub enum RegisterRefusal {
     Overloaded,
     /// The manager drains or was shut down; closed with 1001.
     ShuttingDown,
+}
+
+impl fmt::Display for RegisterRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InUse => "another agent has the key",
+            Self::Foreign => "the key is another principal's",
+            Self::Stale => "a newer link has the key",
+            Self::Identity => "the session is another principal's or key's",
+            Self::Mismatch => "what it has of the session cannot be",
+            Self::Fruitless => "link after link brought nothing through",
+            Self::Overloaded => "as many tunnels as may be",
+            Self::ShuttingDown => "the server goes down",
+        })
+    }
 }
 
 /// Sees every [`TunnelEvent`] of a manager. A closure of `&TunnelEvent` is one.

@@ -70,12 +70,20 @@ pub(super) struct Hooks {
     hook: Box<Hook>,
     /// Weak, as the manager has this among its observers.
     manager: Weak<Inner<Tunnel>>,
-    /// Keys with a call under way, or about to be, and what has connected since.
-    keys: Mutex<HashMap<AgentKey, Option<Arrival>>>,
+    /// Keys with a call under way, or about to be.
+    keys: Mutex<HashMap<AgentKey, Calls>>,
     permits: Semaphore,
 }
 
+/// Who has connected, and whether its session goes on.
 type Arrival = (Arc<Registration>, bool);
+
+/// The call for a key that is under way, and who is told by the next one. Arrivals may overtake each other on their way
+/// here; their epochs tell which is newer.
+struct Calls {
+    told: Arrival,
+    next: Option<Arrival>,
+}
 
 /// The hook as an observer of the manager that has it.
 pub(super) struct OnConnect(Arc<Hooks>);
@@ -116,27 +124,21 @@ impl Observer for OnConnect {
 /// The calls for one key, until nobody has connected during the last one.
 struct Turns {
     hooks: Arc<Hooks>,
-    arrival: Arrival,
+    key: AgentKey,
     over: bool,
 }
 
 impl Hooks {
     /// Has `arrival` follow a call that is under way, or gives what makes the first.
     fn begin(self: &Arc<Self>, arrival: Arrival) -> Option<Turns> {
+        let key = arrival.0.key.clone();
         let mut keys = self.lock();
-        match keys.get_mut(&arrival.0.key) {
-            Some(next) => {
-                *next = Some(match next.take() {
-                    Some(skipped) => after(&skipped, arrival),
-                    None => arrival,
-                });
-                None
-            }
-            None => {
-                keys.insert(arrival.0.key.clone(), None);
-                Some(Turns { hooks: Arc::clone(self), arrival, over: false })
-            }
+        if let Some(calls) = keys.get_mut(&key) {
+            calls.add(arrival);
+            return None;
         }
+        keys.insert(key.clone(), Calls { told: arrival, next: None });
+        Some(Turns { hooks: Arc::clone(self), key, over: false })
     }
 
     async fn call(&self, arrived: Arrived) {
@@ -151,8 +153,24 @@ impl Hooks {
         tracing::error!(%key, "the hook on connect {what}");
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentKey, Option<Arrival>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentKey, Calls>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Calls {
+    /// Has this arrival be told next, or what is newer than it.
+    fn add(&mut self, arrival: Arrival) {
+        let overtaken = arrival.0.epoch < self.told.0.epoch;
+        // Who was told to have resumed what then had just begun is told once more; all else is told already.
+        if overtaken && (arrival.1 || !self.told.1) {
+            return;
+        }
+        let arrival = if overtaken { newest(self.told.clone(), arrival) } else { arrival };
+        self.next = Some(match self.next.take() {
+            Some(next) => newest(next, arrival),
+            None => arrival,
+        });
     }
 }
 
@@ -161,49 +179,155 @@ impl Turns {
         let hooks = Arc::clone(&self.hooks);
         loop {
             let Ok(permit) = hooks.permits.acquire().await else { return };
-            self.take_newer();
             let Some(manager) = hooks.manager.upgrade() else { return };
-            let (registration, resumed) = self.arrival.clone();
-            hooks.call(Arrived { registration, resumed, connman: ConnectionManager::from_inner(manager) }).await;
+            if let Some((registration, resumed)) = self.take_newest().and_then(|arrival| current(&manager, arrival)) {
+                hooks.call(Arrived { registration, resumed, connman: ConnectionManager::from_inner(manager) }).await;
+            }
             drop(permit);
-            if !self.take_newer_or_end() {
+            if self.is_over() {
                 return;
             }
         }
     }
 
-    fn take_newer(&mut self) {
-        if let Some(newer) = self.hooks.lock().get_mut(&self.arrival.0.key).and_then(Option::take) {
-            self.arrival = after(&self.arrival, newer);
+    /// Who is to be told now.
+    fn take_newest(&self) -> Option<Arrival> {
+        let mut keys = self.hooks.lock();
+        let calls = keys.get_mut(&self.key)?;
+        if let Some(next) = calls.next.take() {
+            calls.told = newest(calls.told.clone(), next);
         }
+        Some(calls.told.clone())
     }
 
-    fn take_newer_or_end(&mut self) -> bool {
+    /// Whether nobody has connected during the last call.
+    fn is_over(&mut self) -> bool {
         let mut keys = self.hooks.lock();
-        match keys.get_mut(&self.arrival.0.key).and_then(Option::take) {
-            Some(newer) => {
-                self.arrival = newer;
-                true
-            }
-            None => {
-                keys.remove(&self.arrival.0.key);
-                self.over = true;
-                false
-            }
+        if let Some(calls) = keys.get_mut(&self.key)
+            && let Some(next) = calls.next.take()
+        {
+            calls.told = next;
+            return false;
         }
+        keys.remove(&self.key);
+        self.over = true;
+        true
     }
 }
 
-/// An arrival in whose place an earlier one is not told: who then had begun anew is not just resumed.
-fn after(skipped: &Arrival, (registration, resumed): Arrival) -> Arrival {
-    (registration, resumed && skipped.1)
+/// One arrival in the place of two: who has begun anew, in either, is not just resumed.
+fn newest(one: Arrival, other: Arrival) -> Arrival {
+    let resumed = one.1 && other.1;
+    (if one.0.epoch > other.0.epoch { one.0 } else { other.0 }, resumed)
+}
+
+/// An arrival, or who has its key by now, if that is newer. `None`: there is nothing that the newer one is not told by
+/// an arrival of its own.
+fn current(manager: &Arc<Inner<Tunnel>>, (registration, resumed): Arrival) -> Option<Arrival> {
+    let incumbent = manager.with(|state, now| state.registry.incumbent(&registration.key, now));
+    match incumbent.filter(|incumbent| incumbent.registration.epoch > registration.epoch) {
+        Some(_) if resumed => None,
+        Some(incumbent) => Some((incumbent.registration, false)),
+        None => Some((registration, resumed)),
+    }
 }
 
 /// Also when its task went with its runtime, the next agent of the key is told.
 impl Drop for Turns {
     fn drop(&mut self) {
         if !self.over {
-            self.hooks.lock().remove(&self.arrival.0.key);
+            self.hooks.lock().remove(&self.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        frame::{InstanceId, SessionId},
+        key::Epoch,
+    };
+
+    type Told = Arc<Mutex<Vec<(u64, bool)>>>;
+
+    /// A manager, its hook, which waits for a permit at the end of each call, and what that was told.
+    fn hook() -> (Arc<Inner<Tunnel>>, OnConnect, Told, Arc<Semaphore>) {
+        let (told, done) = (Told::default(), Arc::new(Semaphore::new(0)));
+        let (tells, ends) = (Arc::clone(&told), Arc::clone(&done));
+        let hook = hooked(move |agent: Arrived| {
+            tells.lock().unwrap().push((agent.registration().epoch.number(), agent.is_resumed()));
+            let ends = Arc::clone(&ends);
+            async move { ends.acquire().await.unwrap().forget() }
+        });
+        let manager = Arc::new(Inner::new(ConnectionManager::builder().settings()));
+        let hook = hook(Arc::downgrade(&manager));
+        (manager, hook, told, done)
+    }
+
+    fn registration(epoch: u64) -> Arc<Registration> {
+        let instance = InstanceId::new([7; 16]);
+        Arc::new(Registration::new("desk".parse().unwrap(), "helix".into(), Epoch::new(epoch), instance))
+    }
+
+    fn connected(epoch: u64) -> TunnelEvent {
+        TunnelEvent::Connected { registration: registration(epoch) }
+    }
+
+    fn resumed(epoch: u64) -> TunnelEvent {
+        TunnelEvent::Resumed { registration: registration(epoch), after: None }
+    }
+
+    /// What is told of these events, the first of which is told before the others come.
+    async fn told_of(events: &[TunnelEvent]) -> Vec<(u64, bool)> {
+        let (_manager, hook, told, done) = hook();
+        for event in events {
+            hook.on_event(event);
+            settle().await;
+        }
+        done.add_permits(10);
+        settle().await;
+        assert!(hook.0.lock().is_empty());
+        std::mem::take(&mut *told.lock().unwrap())
+    }
+
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arrivals_that_overtake_each_other_are_told_in_their_order_and_the_newest_last() {
+        assert_eq!(told_of(&[connected(2), connected(1)]).await, [(2, false)], "while the newer is told");
+        assert_eq!(told_of(&[connected(1), connected(3), connected(2)]).await, [(1, false), (3, false)]);
+        assert_eq!(told_of(&[connected(1), connected(2), connected(3)]).await, [(1, false), (3, false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_resumed_what_is_told_to_have_begun_only_then_is_told_as_one_that_has_begun() {
+        assert_eq!(told_of(&[resumed(2), connected(1)]).await, [(2, true), (2, false)]);
+        assert_eq!(told_of(&[connected(1), resumed(3), connected(2)]).await, [(1, false), (3, false)]);
+        assert_eq!(told_of(&[resumed(2), resumed(1)]).await, [(2, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_arrival_that_comes_when_a_newer_one_was_told_long_ago_is_told_as_that() {
+        let (manager, hook, told, done) = hook();
+        done.add_permits(10);
+        let dialers = Arc::default();
+        let tunnel =
+            crate::dialback::DialbackTunnel::new(&dialers, "desk".parse().unwrap(), "helix".to_owned(), Epoch::new(2));
+        manager.with(|state, now| {
+            let (new, tunnel) = (registration(2), Tunnel::Dialback(tunnel));
+            state.registry.register(&new, SessionId::NEW, tunnel, None, now).unwrap();
+        });
+        hook.on_event(&connected(2));
+        settle().await;
+        for late in [connected(1), resumed(1)] {
+            hook.on_event(&late);
+            settle().await;
+        }
+        assert_eq!(*told.lock().unwrap(), [(2, false), (2, false)]);
     }
 }

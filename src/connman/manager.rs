@@ -212,25 +212,12 @@ impl ConnectionManager {
         let begin = Instant::now();
         self.inner.with(|state, now| state.registry.drain(CloseCode::RESTART, after(now, deadline), now));
         let finished = async {
-            self.all_left().await;
+            self.inner.all_left().await;
             self.inner.dialers.orphans_left().await;
         };
         let _ = tokio::time::timeout(deadline, finished).await;
         metrics::record_drain(begin.elapsed());
         self.shutdown();
-    }
-
-    /// Until no session leaves any more.
-    async fn all_left(&self) {
-        loop {
-            let mut left = std::pin::pin!(self.inner.left.notified());
-            // Before the look, so that no word is lost in between; and a word may be about what left before the drain.
-            left.as_mut().enable();
-            if self.inner.with(|state, _| state.registry.counts().leaving) == 0 {
-                return;
-            }
-            left.await;
-        }
     }
 
     /// Closes every session with 1012, so that agents connect anew somewhere else, and refuses all registrations and

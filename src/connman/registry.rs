@@ -187,7 +187,7 @@ impl<T: Clone> Registry<T> {
         let refusal = if self.draining { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
         if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal) {
             let tunnel = kept.map(|kept| kept.tunnel);
-            self.effects.push(Effect::Expired { registration, tunnel, in_time: true });
+            self.effects.push(Effect::Expired { registration, tunnel, ended: None });
         }
     }
 

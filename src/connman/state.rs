@@ -187,6 +187,19 @@ impl<T: Handle> Inner<T> {
         result
     }
 
+    /// Resolves when no session leaves any more.
+    pub(super) async fn all_left(self: &Arc<Self>) {
+        loop {
+            let mut left = std::pin::pin!(self.left.notified());
+            // Before the look, so that no word is lost in between; and a word may be about what left before the drain.
+            left.as_mut().enable();
+            if self.with(|state, _| state.registry.counts().leaving) == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// A tunnel for a dial, a place in the queue, or a refusal. It waits for `most` at the most; zero: not at all.
     pub(super) fn ask(self: &Arc<Self>, key: &AgentKey, not_before: Epoch, most: Option<Duration>) -> Asked<T> {
         let (found, now) = self.with(|state, now| (state.registry.find(key, not_before, now), now));

@@ -18,7 +18,7 @@ use super::{
     path::{conn_path, request_of},
     pending::{Gone, Id, Pending},
     stream::{DialbackStream, Half},
-    tie::Ties,
+    tie::{Arriving, NotArrived, Tie, Ties},
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -117,7 +117,8 @@ struct Shared {
     state: Mutex<State>,
 }
 
-type Answer = Result<ByteLink, Error>;
+/// What a dial is told: its connection is about to come, or does not.
+type Answer = Result<Tie, Error>;
 
 struct State {
     pending: Pending<oneshot::Sender<Answer>>,
@@ -198,7 +199,7 @@ impl DialbackTunnel {
 
     /// Asks for a stream. Only the default target can be named in this protocol, which is: not at all.
     pub(crate) fn open(&self, target: &TargetName) -> Opening {
-        let opening = |request, answer| Opening { shared: Arc::clone(&self.0), request, answer };
+        let opening = |request, answer| Opening { shared: Arc::clone(&self.0), request, answer, tie: None };
         if !target.is_default() {
             return opening(None, Err(Some(Error::new(ErrorKind::TargetUnknown))));
         }
@@ -223,10 +224,19 @@ impl DialbackTunnel {
         }
     }
 
-    /// Takes the dial that asked for this pick-up, before the connection is there.
+    /// Takes the dial that asked for this pick-up, before the connection is there. It is a stream from here on: whatever
+    /// ends those of the tunnel ends it, too, and whoever waits for the last one waits for it.
     pub(crate) fn claim(&self, request: Id) -> Result<Claim, Gone> {
-        let sender = self.0.lock().pending.claim(&request)?;
-        Ok(Claim(Some(sender)))
+        let (sender, tie, arriving) = {
+            let mut state = self.0.lock();
+            let sender = state.pending.claim(&request)?;
+            // Under the lock, so that the end of the control link finds it either waiting or among the streams.
+            let (tie, arriving) = self.0.ties.expect();
+            (sender, tie, arriving)
+        };
+        // Comes back when the dial was given up just now; the connection then ends when it is there.
+        let _ = sender.send(Ok(tie));
+        Ok(Claim(arriving))
     }
 
     /// Since when there is a control link.
@@ -272,6 +282,8 @@ impl DialbackTunnel {
             state.ended.get_or_insert(end);
             state.closing.get_or_insert_with(|| (code, String::new()));
         });
+        // Now, and not when its link has ended: nobody else knows of its streams from here on.
+        self.0.dialers.lock().adopt(&self.0);
     }
 
     /// Why it ended, if it did.
@@ -464,7 +476,7 @@ impl Driver<'_> {
 /// A dial that waits for its pick-up.
 ///
 /// # Cancel safety
-/// Dropping it gives the dial up: a pick-up that comes for it is refused.
+/// Dropping it gives the dial up: a pick-up that comes for it is refused, a connection that is about to come ends.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Opening {
@@ -472,23 +484,43 @@ pub(crate) struct Opening {
     request: Option<Id>,
     /// `Err`: failed at once, and told when polled.
     answer: Result<oneshot::Receiver<Answer>, Option<Error>>,
+    /// The stream, once its connection is on the way.
+    tie: Option<Tie>,
 }
 
 impl Future for Opening {
     type Output = Result<DialbackStream, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let tie = match self.tie.take() {
+            Some(tie) => tie,
+            None => ready!(self.poll_answer(cx))?,
+        };
+        match tie.poll_arrived(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(DialbackStream::new(tie, Half::Deferred, self.shared.span.get()))),
+            Poll::Ready(Err(NotArrived::Cut(kind))) => Poll::Ready(Err(Error::new(kind).unsent())),
+            Poll::Ready(Err(NotArrived::BrokenOff)) => Poll::Ready(Err(broken_off())),
+            Poll::Pending => {
+                self.tie = Some(tie);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Opening {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         let answer = match &mut self.answer {
             Ok(answer) => ready!(Pin::new(answer).poll(cx)),
             Err(error) => return Poll::Ready(Err(error.take().unwrap_or_else(|| ErrorKind::InvalidInput.into()))),
         };
         self.request = None;
-        // The sender goes without an answer when the pick-up's own connection fails.
-        let link = answer.unwrap_or_else(|_| {
-            Err(Error::with_source(ErrorKind::TargetRefused, "the agent's connection broke off before it was there"))
-        })?;
-        Poll::Ready(Ok(DialbackStream::new(link, &self.shared.ties, Half::Deferred, self.shared.span.get())))
+        Poll::Ready(answer.unwrap_or_else(|_| Err(broken_off())))
     }
+}
+
+fn broken_off() -> Error {
+    Error::with_source(ErrorKind::TargetRefused, "the agent's connection broke off before it was there")
 }
 
 impl Drop for Opening {
@@ -503,15 +535,12 @@ impl Drop for Opening {
 
 /// A dial whose pick-up is about to arrive. Dropping it fails the dial.
 #[derive(Debug)]
-pub(crate) struct Claim(Option<oneshot::Sender<Answer>>);
+pub(crate) struct Claim(Arriving);
 
 impl Claim {
-    /// Gives the dial its connection, unless it was given up meanwhile.
-    pub(crate) fn deliver(mut self, link: ByteLink) {
-        if let Some(sender) = self.0.take() {
-            // Comes back when the dial was given up just now; dropped, the connection ends.
-            let _ = sender.send(Ok(link));
-        }
+    /// Gives the dial its connection, unless it was given up or ended meanwhile.
+    pub(crate) fn deliver(self, link: ByteLink) {
+        self.0.arrive(link);
     }
 }
 

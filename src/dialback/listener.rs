@@ -33,7 +33,7 @@ pub(crate) struct Brought(Arc<Ties>);
 impl Brought {
     /// The stream of a connection.
     pub(crate) fn stream(&self, link: ByteLink) -> DialbackStream {
-        DialbackStream::new(link, &self.0, Half::AtOnce, &Span::current())
+        DialbackStream::new(self.0.tie(link), Half::AtOnce, &Span::current())
     }
 
     /// Resolves when none is left.

@@ -38,6 +38,13 @@
 //! refuses: they answer the dial first, and then the stream ends without a byte. (Ours asks the service first, and says
 //! `pickup-failed`.) Streams end with their connections, which nothing resumes; they do outlive the control link.
 //!
+//! Nor can a stream tell a dead agent from a busy one. The server hears of a machine that went without a word after 60 s
+//! of silence on the control link, and new dials wait or fail from then on. Streams that are open at that time are not
+//! ended by it: the agent may be back, and they with it. One on which bytes are sent ends once the system gives its TCP
+//! connection up, after some 15 minutes on Linux (`tcp_retries2`), or sooner where the host sets `TCP_USER_TIMEOUT`;
+//! a request on a pooled connection waits as long, unless its caller waits for less. The
+//! [native protocol](crate::frame) has 45 s for all of it.
+//!
 //! # Example
 //!
 //! A server asks, an agent follows, and the server finds the dial again:

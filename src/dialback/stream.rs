@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use tracing::Span;
 
-use super::tie::{Tie, Ties, Waits};
+use super::tie::{Tie, Waits};
 use crate::{
     error::{Error, ErrorKind},
     frame::CloseCode,
@@ -64,10 +63,8 @@ struct Unrecorded {
 }
 
 impl DialbackStream {
-    /// The stream of a connection that was picked up; it counts among `ties`, and ends with them. `session`: the span in
-    /// which its own is.
-    pub(super) fn new(link: ByteLink, ties: &Arc<Ties>, half: Half, session: &Span) -> Self {
-        let tie = ties.tie(link);
+    /// The stream of a connection that is there. `session`: the span in which its own is.
+    pub(super) fn new(tie: Tie, half: Half, session: &Span) -> Self {
         Self {
             told: Told::begin(session, tie.id(), TargetName::default),
             tie,
@@ -288,19 +285,22 @@ impl Buf for Slices<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::link::{MessageLink, Side};
+    use crate::{
+        dialback::tie::Ties,
+        link::{MessageLink, Side},
+    };
 
     /// A stream, its ties, and the raw bytes of the other end.
     async fn stream(half: Half) -> (DialbackStream, Arc<Ties>, DuplexStream) {
         let (near, far) = duplex(4096);
-        let ties = Arc::default();
+        let ties: Arc<Ties> = Arc::default();
         let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
-        (DialbackStream::new(link, &ties, half, &Span::none()), ties, far)
+        (DialbackStream::new(ties.tie(link), half, &Span::none()), ties, far)
     }
 
     #[tokio::test(start_paused = true)]
@@ -341,7 +341,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         let ties: Arc<Ties> = Arc::default();
         let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
-        let mut stream = DialbackStream::new(link, &ties, Half::Deferred, &Span::none());
+        let mut stream = DialbackStream::new(ties.tie(link), Half::Deferred, &Span::none());
         let taken = std::future::poll_fn(|cx| stream.poll_write(cx, [7; 1024].as_slice())).await.unwrap();
         drop(stream);
         assert!(tokio::time::timeout(Duration::from_millis(1), ties.idle()).await.is_err());

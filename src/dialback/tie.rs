@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -57,6 +57,8 @@ pub(super) enum Waits {
 #[derive(Debug)]
 struct Slot {
     link: Option<Box<ByteLink>>,
+    /// The connection is not there yet, and may come.
+    awaited: bool,
     cut: Option<ErrorKind>,
     /// By what they wait for.
     wakers: [Option<Waker>; 3],
@@ -67,17 +69,24 @@ struct Slot {
 impl Ties {
     /// A new stream over `link`.
     pub(super) fn tie(self: &Arc<Self>, link: ByteLink) -> Tie {
+        let (tie, arriving) = self.expect();
+        arriving.arrive(link);
+        tie
+    }
+
+    /// A new stream whose connection is about to come. It counts, and is ended, like any other.
+    pub(super) fn expect(self: &Arc<Self>) -> (Tie, Arriving) {
         let mut state = lock(&self.state);
         let id = state.next;
         state.next = state.next.wrapping_add(1);
         let runtime = Handle::try_current().ok();
-        let slot = Slot { link: Some(Box::new(link)), cut: state.cut, wakers: Default::default(), runtime };
+        let slot = Slot { link: None, awaited: true, cut: state.cut, wakers: Default::default(), runtime };
         let slot = Arc::new(Mutex::new(slot));
         if state.cut.is_none() {
             state.streams.insert(id, Arc::clone(&slot));
         }
         drop(state);
-        Tie { ties: Arc::clone(self), id, slot }
+        (Tie { ties: Arc::clone(self), id, slot: Arc::clone(&slot) }, Arriving { ties: Arc::clone(self), slot })
     }
 
     /// Ends all streams, those to come included.
@@ -179,6 +188,47 @@ impl Drop for Leaving {
     }
 }
 
+/// A connection that a stream waits for. Dropped without one, it has the stream wait in vain no longer.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    ties: Arc<Ties>,
+    slot: Arc<Mutex<Slot>>,
+}
+
+/// Why the connection that a stream waited for does not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotArrived {
+    /// The stream was ended before.
+    Cut(ErrorKind),
+    /// It broke off.
+    BrokenOff,
+}
+
+impl Arriving {
+    /// Here it is. If the stream was ended meanwhile, it is told so; if nobody wants the stream any more, it just ends.
+    pub(super) fn arrive(self, link: ByteLink) {
+        let mut slot = lock(&self.slot);
+        if slot.cut.is_none() {
+            slot.link = Some(Box::new(link));
+            return;
+        }
+        let runtime = slot.runtime.clone();
+        drop(slot);
+        self.ties.leave(Box::new(link), Some(CloseCode::INTERNAL), runtime);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut slot = lock(&self.slot);
+            slot.awaited = false;
+            std::mem::take(&mut slot.wakers)
+        };
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
 /// One stream's tie, and its connection.
 #[derive(Debug)]
 pub(super) struct Tie {
@@ -191,6 +241,19 @@ impl Tie {
     /// Its number among those of its tunnel.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Ready once the connection is there, or does not come.
+    pub(super) fn poll_arrived(&self, cx: &mut Context<'_>) -> Poll<Result<(), NotArrived>> {
+        let mut slot = lock(&self.slot);
+        if let Some(kind) = slot.cut {
+            return Poll::Ready(Err(NotArrived::Cut(kind)));
+        }
+        if slot.awaited {
+            slot.register(Waits::Reader, cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(if slot.link.is_some() { Ok(()) } else { Err(NotArrived::BrokenOff) })
     }
 
     /// Polls the connection, with no lock held. `Err`: the stream was ended.

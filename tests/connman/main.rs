@@ -13,6 +13,9 @@ mod deciding;
 mod edges;
 mod greeting;
 mod revoking;
+#[path = "../support/told.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod told;
 mod waiting;
 mod waking;
 mod watching;

@@ -12,12 +12,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep},
 };
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     Running,
     counted::Counted,
     dial, end, in_grace, key, manager, names,
     net::{Net, relay::Fault},
+    told::Told,
     until, waiting,
 };
 
@@ -142,4 +144,30 @@ async fn the_end_of_an_old_link_does_nothing_to_a_newer_one_after_a_disconnect()
     let [info] = &connman.list()[..] else { panic!() };
     assert_ne!(info.last_cause, Some(LossCause::Local(CloseCode::CREDENTIALS)));
     first.run.abort();
+}
+
+/// The lines about tunnels that name a reason, and what they name.
+fn reasons(told: &Told) -> Vec<(String, String)> {
+    let lines = told.lines().into_iter().filter(|line| line.text.starts_with("tunnel"));
+    lines.filter_map(|line| Some((line.text, line.fields.get("reason")?.clone()))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn b22_b84_the_log_says_why_a_tunnel_went_or_was_refused() {
+    let told = Told::down_to(LevelFilter::INFO);
+    let connman = ConnectionManager::new();
+    let (net, other) = (Net::to(&connman), Net::to(&connman));
+    let _agent = Running::on(&net).await;
+    connman.disconnect(&key());
+    assert_eq!(reasons(&told), [("tunnel lost".to_owned(), "closed here with 4401 (credentials)".to_owned())]);
+    let agent = Running::on(&other).await;
+    agent.run.abort();
+    in_grace(&connman).await;
+    connman.disconnect(&key());
+    let ended = ("tunnel expired".to_owned(), "ended here with 4401 (credentials)".to_owned());
+    assert_eq!(reasons(&told), [("tunnel lost".to_owned(), "the connection was lost".to_owned()), ended]);
+    connman.shutdown();
+    let _refused = tokio::spawn(net.build(crate::prompt("a")).listen().1);
+    sleep(SECOND).await;
+    assert!(reasons(&told).contains(&("tunnel refused".to_owned(), "the server goes down".to_owned())));
 }

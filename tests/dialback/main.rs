@@ -3,6 +3,7 @@
 #![cfg(all(feature = "agent", feature = "connector"))]
 
 mod agent;
+mod arriving;
 mod bulk;
 #[path = "../support/classic.rs"]
 mod classic;

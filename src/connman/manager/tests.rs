@@ -960,3 +960,36 @@ async fn gauges_go_back_to_where_they_were() {
     drop(inner);
     assert_eq!(moved(), [0.0, -1.0, 0.0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn b84_a_drain_is_not_over_by_a_late_word_about_sessions_that_left_before_it() {
+    let (inner, _) = default_manager();
+    let lease = connect(&inner, 1, &Fake::new(1));
+    inner.with(|state, now| state.registry.drain(CloseCode::RESTART, now + Duration::from_secs(60), now));
+    let waits = Arc::clone(&inner);
+    let drained = tokio::spawn(async move { waits.all_left().await });
+    settle().await;
+    // As by a task that was held up between the lock and the word, with an older session's end.
+    inner.left.notify_waiters();
+    settle().await;
+    assert!(!drained.is_finished(), "its own session has not left");
+    inner.with(|state, now| state.registry.close(&key(), CloseCode::RESTART, &Refusal::ShuttingDown, now));
+    timeout(MS, drained).await.unwrap().unwrap();
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_agent_drains_says_so_while_it_is_in_grace_and_after() {
+    let (inner, _) = default_manager();
+    let lease = connect(&inner, 1, &Fake::new(1));
+    let drain = PeerDrain { code: CloseCode::DRAINED, deadline: Duration::from_secs(5), jitter: Duration::ZERO };
+    lease.drained(drain);
+    let cause = || list::list(&inner).into_iter().map(|agent| (agent.state, agent.last_cause)).collect::<Vec<_>>();
+    assert_eq!(cause(), [(KeyState::Grace, Some(LossCause::Drained))]);
+    lease.lost(LinkEnd::Closed(Some(CloseCode::DRAINED)));
+    assert_eq!(cause(), [(KeyState::Grace, Some(LossCause::Drained))]);
+    let _next = connect(&inner, 2, &Fake::new(2));
+    assert_eq!(cause(), [(KeyState::Connected, Some(LossCause::Drained))]);
+    inner.with(|state, now| state.registry.drain(CloseCode::RESTART, now + Duration::from_secs(60), now));
+    assert_eq!(cause(), [(KeyState::Grace, Some(LossCause::Local(CloseCode::RESTART)))]);
+}

@@ -91,6 +91,12 @@ impl<T: Clone> Registry<T> {
         Some(kept)
     }
 
+    fn set_last_cause(&mut self, key: &AgentKey, cause: LossCause) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.last_cause = Some(cause);
+        }
+    }
+
     fn lose_for_good(&mut self, key: &AgentKey, cause: LossCause) {
         if let Some(State::Connected { kept, .. }) = self.vacate(key, &Refusal::NoConnection) {
             let Kept { registration, tunnel, .. } = kept;
@@ -152,6 +158,7 @@ impl<T: Clone> Registry<T> {
         }
         let hold = if let Grace::Hold(hold) = grace { hold } else { Duration::ZERO };
         let Some(kept) = self.hold_place(key, now, after(now, hold)) else { return false };
+        self.set_last_cause(key, LossCause::Drained);
         self.effects.push(Effect::Drained { registration: Arc::clone(&kept.registration) });
         self.leave(kept, None, CloseCode::DRAINED, after(now, drain));
         if matches!(grace, Grace::Drop) {
@@ -168,7 +175,10 @@ impl<T: Clone> Registry<T> {
         let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
         for key in keys {
             let (kept, held) = match self.slots.get_mut(&key).map(|slot| &mut slot.state) {
-                Some(State::Connected { .. }) => (self.hold_place(&key, now, until), None),
+                Some(State::Connected { .. }) => {
+                    self.set_last_cause(&key, LossCause::Local(code));
+                    (self.hold_place(&key, now, until), None)
+                }
                 Some(State::Grace { kept, until: old, .. }) => {
                     let kept = kept.take();
                     let old = mem::replace(old, until);
@@ -278,7 +288,7 @@ impl<T: Clone> Registry<T> {
                 if let Some(Kept { registration, tunnel, .. }) = kept {
                     self.effects.push(Effect::Closed { registration, tunnel, code, told: false });
                 }
-                self.effects.push(Effect::Expired { registration, tunnel: None, in_time: false });
+                self.effects.push(Effect::Expired { registration, tunnel: None, ended: Some(code) });
                 true
             }
             Some(State::Absent) | None => !leaving.is_empty(),

@@ -94,8 +94,8 @@ pub(in crate::connman) enum Effect<T> {
     /// A tunnel is to be closed with this code, since this side wants it; `told`: it was its key's current one, with a
     /// link.
     Closed { registration: Arc<Registration>, tunnel: T, code: CloseCode, told: bool },
-    /// A grace ended without a return, at its time or since this side wants it; what was kept is to be ended.
-    Expired { registration: Arc<Registration>, tunnel: Option<T>, in_time: bool },
+    /// A grace ended without a return, at its time or since this side has `ended` it; what was kept is to be ended.
+    Expired { registration: Arc<Registration>, tunnel: Option<T>, ended: Option<CloseCode> },
 }
 
 impl<T> Effect<T> {

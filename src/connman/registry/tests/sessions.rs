@@ -77,7 +77,7 @@ fn m42_b58_at_the_end_of_its_grace_a_session_is_unknown() {
     registry.take_effects();
     assert_eq!(resume(&mut registry, 2, 1, now + HOLD), Got::Fresh { incumbent: None });
     let effects = registry.take_effects();
-    assert!(matches!(effects[..], [Effect::Expired { tunnel: Some(1), in_time: true, .. }]), "{effects:?}");
+    assert!(matches!(effects[..], [Effect::Expired { tunnel: Some(1), ended: None, .. }]), "{effects:?}");
     assert!(registry.sessions.is_empty() && registry.slots.is_empty());
 }
 
