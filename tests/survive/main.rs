@@ -1,6 +1,7 @@
 //! What survives the loss of a link, a takeover, a drain and a cancellation: server and agent together, in paused time.
 #![cfg(all(feature = "proxy", feature = "agent"))]
 
+mod answers;
 mod attach;
 mod cancel;
 mod cancel_hosts;
@@ -10,6 +11,7 @@ mod counted;
 mod drain;
 mod expiry;
 mod forked;
+mod h2;
 mod leaks;
 mod lease;
 #[path = "../support/net.rs"]
@@ -23,6 +25,7 @@ mod raw;
 mod replay;
 mod resume;
 mod shutdown;
+mod sources;
 mod support;
 mod takeover;
 mod traffic;
