@@ -240,9 +240,9 @@ pub(super) fn refuse(refusal: Refusal) -> Response<()> {
     refusal.response()
 }
 
-/// The answer where the connection manager refuses, which has told it, and counted what is not about all keys.
+/// The answer where the connection manager refuses, which has counted what is not about all keys.
 fn unregistered(why: RegisterRefusal) -> Response<()> {
-    match why {
+    let response = match why {
         RegisterRefusal::Foreign | RegisterRefusal::Identity => Rejection::forbidden().response(),
         RegisterRefusal::Overloaded => Rejection::unavailable(RETRY_WHEN_FULL).response(),
         RegisterRefusal::ShuttingDown => {
@@ -250,7 +250,9 @@ fn unregistered(why: RegisterRefusal) -> Response<()> {
             Rejection::unavailable(RETRY_AFTER).response()
         }
         _ => Refusal::new(StatusCode::CONFLICT, "in_use").response(),
-    }
+    };
+    tracing::info!(status = response.status().as_u16(), reason = register::refused(why), "tunnel refused");
+    response
 }
 
 /// By hand, since `A` need not be `Clone`.
