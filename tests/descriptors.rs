@@ -12,10 +12,10 @@ mod net;
 mod told;
 
 use counted::Counted;
-use net::Net;
+use net::{Net, TOKEN};
 use revdial::{
     AgentKey, ErrorKind, TargetName,
-    agent::{AgentStatus, Targets},
+    agent::{Agent, AgentStatus, ProxyChoice, Targets},
     connman::ConnectionManager,
     proxy::status_of,
 };
@@ -43,14 +43,26 @@ async fn b87_without_a_descriptor_a_dial_is_overloaded_and_the_next_one_with_one
     for _ in 0..20 {
         errors.push(connman.dial(&key, &target).await.unwrap_err());
     }
+    // Nor has an agent one for its own link.
+    let server = service.local_addr().unwrap();
+    let agent = Agent::builder(format!("http://{server}"), "b").token(TOKEN).proxy(ProxyChoice::Direct);
+    let agent = agent.build().unwrap();
+    let mut stranded = agent.status();
+    let (_listener, stranded_run) = agent.listen();
+    let stranded_run = tokio::spawn(stranded_run);
+    stranded.wait_for(|status| matches!(status, AgentStatus::Waiting { .. })).await.unwrap();
+    stranded_run.abort();
     setrlimit(Resource::Nofile, before).unwrap();
     for error in errors {
         assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::Overloaded, true));
         assert_eq!(status_of(error.kind()), 503);
     }
-    assert_eq!(counted.sum("revdial_fd_exhausted_total"), 20);
+    assert_eq!(counted.sum("revdial_fd_exhausted_total"), 21);
+    assert_eq!(counted.sum("revdial_agent_connect_failures_total{handshake}"), 1);
     assert_eq!(counted.sum("revdial_dial_failures_total{overloaded}"), 20);
-    assert_eq!(told.texts(), ["a connect failed, since there is no file descriptor left"], "once in ten seconds");
+    let mut texts = told.texts();
+    texts.retain(|text| text.contains("descriptor"));
+    assert_eq!(texts, ["a connect failed, since there is no file descriptor left"], "once in ten seconds");
 
     connman.dial(&key, &target).await.unwrap();
     run.abort();

@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{
     choices::{HttpVersion, ProtocolChoice},
     egress::ProxyError,
+    exhausted::tell_if_below,
     refusal::{Retry, Setback},
     token::bearer,
 };
@@ -131,6 +132,7 @@ fn no_token(what: &str, error: impl Into<BoxError>) -> Setback {
 
 /// A failed connect: slow where only an operator can mend it, as of TLS that is not valid or a proxy that refuses.
 fn unreachable(error: BoxError) -> Setback {
+    tell_if_below(error.as_ref());
     if let Some(proxy) = error.downcast_ref::<ProxyError>() {
         let (kind, retry) = match proxy.refusal {
             Some(kind) => (kind, Retry::Slow),

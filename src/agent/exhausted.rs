@@ -1,6 +1,7 @@
 //! What is told when the process has no file descriptor left: each time to the metrics, and now and then to the log.
 
 use std::{
+    error::Error as StdError,
     io,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -27,6 +28,12 @@ pub(super) fn is_exhausted(error: &io::Error) -> bool {
         }
     }
     exhausted
+}
+
+/// Tells it of an error that has one of those for its cause.
+pub(super) fn tell_if_below(error: &(dyn StdError + 'static)) {
+    let chain = std::iter::successors(Some(error), |error| StdError::source(*error));
+    let _told = chain.filter_map(|error| error.downcast_ref()).any(is_exhausted);
 }
 
 fn is_due(now: Instant) -> bool {
