@@ -49,14 +49,22 @@ impl Token {
     }
 }
 
+/// Only from what is a file: a pipe, where nobody writes, would hold its thread for ever.
 fn read(path: &Path) -> Result<SecretString, BoxError> {
+    if !std::fs::metadata(path).map_err(|error| named(path, error))?.is_file() {
+        return Err(named(path, "is not a regular file"));
+    }
     let mut text = String::new();
     let file = std::fs::File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text));
-    file.map_err(|error| format!("{}: {error}", path.display()))?;
+    file.map_err(|error| named(path, error))?;
     match text.trim() {
-        "" => Err(format!("{}: is empty", path.display()).into()),
+        "" => Err(named(path, "is empty")),
         token => Ok(SecretString::from(token)),
     }
+}
+
+fn named(path: &Path, why: impl fmt::Display) -> BoxError {
+    format!("{}: {why}", path.display()).into()
 }
 
 /// The value of `Authorization`; its `Debug` shows nothing of the token.
@@ -93,5 +101,25 @@ mod tests {
         assert!(token.ask().await.unwrap_err().to_string().contains(&path), "an empty file is named");
         drop(file);
         assert!(token.ask().await.unwrap_err().to_string().contains(&path), "so is one that is not there");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        for path in [dir.path(), &pipe, Path::new("/dev/zero")] {
+            let asked = Token::File(path.to_owned());
+            let answer =
+                tokio::time::timeout(std::time::Duration::from_secs(10), asked.ask()).await.expect("an answer");
+            let why = answer.unwrap_err().to_string();
+            assert_eq!(why, format!("{}: is not a regular file", path.display()));
+        }
+        // A link to a file is one, as that of a mounted secret.
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "token").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(Token::File(link).ask().await.unwrap().expose_secret(), "token");
     }
 }
