@@ -10,6 +10,7 @@ mod net;
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,8 +27,8 @@ use revdial::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::{TcpListener, TcpStream, UnixListener},
-    task::JoinHandle,
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
@@ -108,6 +109,18 @@ fn answering(service: TcpListener, name: &'static str) {
     });
 }
 
+/// A service at which nobody accepts, and whose backlog is full while this lives.
+async fn full(path: &Path) -> (UnixListener, Vec<UnixStream>) {
+    let busy = tokio::net::UnixSocket::new_stream().unwrap();
+    busy.bind(path).unwrap();
+    let busy = busy.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(socket) = UnixStream::connect(path).await {
+        waiting.push(socket);
+    }
+    (busy, waiting)
+}
+
 #[tokio::test]
 async fn names_lead_to_their_addresses_and_nowhere_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -180,19 +193,35 @@ async fn b78_a_name_that_comes_to_mean_an_address_that_may_not_be_dialled_is_den
 async fn b75_a_service_that_does_not_answer_is_given_five_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("busy.sock");
-    // Nobody accepts, and the backlog is full.
-    let busy = tokio::net::UnixSocket::new_stream().unwrap();
-    busy.bind(&path).unwrap();
-    let _busy = busy.listen(1).unwrap();
-    let mut waiting = Vec::new();
-    while let Ok(socket) = tokio::net::UnixStream::connect(&path).await {
-        waiting.push(socket);
-    }
+    let _full = full(&path).await;
     let world = World::new(&[format!("unix://{}", path.display())]).await;
     let start = Instant::now();
     let error = world.dial("").await.unwrap_err();
     assert_eq!((error.kind(), error.is_retry_safe()), (ErrorKind::TargetTimeout, true));
     assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_holds_up_neither_another_one_nor_the_tunnel() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("busy.sock");
+    let _full = full(&path).await;
+    let works = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let targets = [works.local_addr().unwrap().to_string(), format!("busy=unix://{}", path.display())];
+    answering(works, "works");
+    let world = World::new(&targets).await;
+    let mut before = world.dial("").await.unwrap();
+    hear(&mut before, b"works").await;
+    let mut stuck = JoinSet::new();
+    for _ in 0..60 {
+        stuck.spawn(world.connman.dial(&"a".parse().unwrap(), &"busy".parse().unwrap()));
+    }
+    for _ in 0..20 {
+        let mut stream = timeout(PROMPT, world.dial("")).await.expect("in no time").unwrap();
+        timeout(PROMPT, hear(&mut stream, b"works")).await.expect("in no time");
+    }
+    assert!(stuck.try_join_next().is_none(), "they wait for five seconds");
+    assert_eq!(world.connman.list()[0].reconnects, 0, "on the same link");
 }
 
 #[tokio::test]

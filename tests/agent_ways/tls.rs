@@ -1,6 +1,11 @@
 //! TLS to the server: what is trusted, what is shown, what is refused, and settings that cannot be.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rcgen::date_time_ymd;
 use revdial::{
@@ -52,7 +57,7 @@ async fn b21_tls_that_is_not_valid_is_told_retried_slowly_and_never_gone_around(
 async fn invalid(identity: Identity, options: TlsOptions, why: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let acceptor = TlsAcceptor::from(std::sync::Arc::new(identity.server()));
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server()));
     let server = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
         acceptor.accept(socket).await.map(drop).unwrap_err();
@@ -104,6 +109,38 @@ async fn verification_is_off_only_if_it_is_turned_off() {
     let gateway = Gateway::tls(Authority::new().issue("elsewhere.test").server()).await;
     works(&gateway, builder(&url(&gateway)).insecure(true)).await;
     assert_eq!(Running::of(builder(&url(&gateway)).build().unwrap()).setback().await.0, ErrorKind::Tls);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn verification_that_is_off_is_logged_at_warn_with_the_agents_key() {
+    for insecure in [true, false] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let agent = builder("https://gateway.test").insecure(insecure);
+        tracing::subscriber::with_default(subscriber, || agent.build().unwrap());
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+        assert_eq!(warnings.len(), usize::from(insecure), "{log}");
+        assert!(
+            warnings.iter().all(|line| line.contains("certificate goes unchecked") && line.contains("key=a")),
+            "{log}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Live, closing, data, message,
     raw::Arrived,
-    support::{World, end, key, talk, until},
+    support::{World, end, key, talk, until, write_end},
 };
 
 #[tokio::test(start_paused = true)]
@@ -103,12 +103,17 @@ async fn b42_a_peer_that_never_acks_bounds_memory_and_loses_its_link() {
     assert_eq!(start.elapsed().as_secs(), 45, "the dead-peer time");
     let (written, writer) = writing.await.unwrap();
     assert!((4 << 20..=8 << 20).contains(&written), "{written}");
-    assert!(live.world.connman.stats().grace_period_entries <= 1);
-    drop(writer);
+    // It never came back: what was taken of its writer is lost, and the writer is told.
+    let (mut written_to, over) = (writer, start + Duration::from_secs(45 + 30));
+    assert_eq!(write_end(&mut written_to).await, ErrorKind::SessionLost);
+    assert!(Instant::now() >= over, "{:?}", start.elapsed());
+    assert_eq!(end(&mut written_to).await, Some(ErrorKind::SessionLost));
+    assert_eq!(live.world.connman.stats().grace_period_entries, 0);
+    drop(written_to);
     let counted = &live.world.counted;
     assert_eq!(counted.sum("revdial_dead_peer_total"), 1);
     let blocked = counted.sum("revdial_flow_blocked_seconds_total");
-    assert!((59..=61).contains(&blocked), "{blocked}");
+    assert!((74..=76).contains(&blocked), "{blocked}");
 }
 
 #[tokio::test(start_paused = true)]

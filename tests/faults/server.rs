@@ -177,6 +177,20 @@ async fn b45_a_flood_of_resets_ends_the_session_with_4429() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn b45_by_default_five_thousand_resets_at_once_are_borne_and_more_are_a_flood() {
+    let mut live = Live::new().await;
+    let (past, stream) = crate::open(&live.world, &mut live.agent).await;
+    drop(stream);
+    let resets = |n| vec![Frame::Reset { stream: past, code: ResetCode::CANCELLED, reason: String::new() }; n];
+    for _ in 0..5 {
+        live.say(&resets(1000)).await;
+    }
+    live.lives().await;
+    live.say(&resets(1000)).await;
+    live.ends(CloseCode::FLOOD).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn b46_a_second_accept_ends_the_session_with_4420() {
     let mut live = Live::new().await;
     live.say(&[Frame::Accept { stream: live.id, credit: 1 << 17 }]).await;

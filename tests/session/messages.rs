@@ -231,6 +231,26 @@ fn m77_b43_tiny_frames_exhaust_a_budget_not_memory() {
 }
 
 #[test]
+fn m77_b43_by_default_two_million_tiny_frames_are_borne_and_one_more_is_a_flood() {
+    let mut hand = Hand::new(Role::Agent);
+    let budget = SessionConfig::default().tiny_frames as usize;
+    let (mut sent, per_message) = (0, 4096);
+    'all: loop {
+        let stream = hand.open();
+        // As many as its first credit takes.
+        for _ in 0..16 * 1024 / per_message {
+            if sent == budget {
+                let result = hand.say(&[data(stream, [7; 1])]);
+                break 'all hand.ended_by(result, CloseCode::FLOOD);
+            }
+            hand.say(&vec![data(stream, [7; 1]); per_message]).unwrap();
+            sent += per_message;
+        }
+    }
+    assert_eq!(sent, 2 << 20);
+}
+
+#[test]
 fn m36_a_second_hello_or_welcome_is_a_violation() {
     for frame in [hello(), welcome()] {
         for role in ROLES {

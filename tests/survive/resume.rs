@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     net::relay::Fault,
-    support::{World, builder, end, quick, talk},
+    raw::{Arrived, hello},
+    support::{World, builder, end, quick, talk, until},
     traffic::During,
 };
 
@@ -59,6 +60,30 @@ async fn b50_after_a_clean_close_by_a_proxy_everything_goes_on_after_the_jitter(
     let config = SessionConfig::default();
     for code in [1001, 1012] {
         goes_on(Fault::Close(code), &config, &config, JITTER + ACK, "ok").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b50_after_a_clean_close_the_agent_does_not_come_back_at_once() {
+    const CLOSES: usize = 12;
+    for code in [1001, 1012] {
+        let world = World::new();
+        let mut agent = world.agent().await;
+        let (mut here, mut there) = world.pair(&mut agent).await;
+        let mut waited = Vec::new();
+        for nth in 1..=CLOSES {
+            talk((&mut here, &mut there)).await;
+            let closed = Instant::now();
+            world.net.fault(Fault::Close(code));
+            until("it comes back", || world.net.dials().len() > nth).await;
+            waited.push(world.net.dials()[nth] - closed);
+            agent.connected().await;
+        }
+        assert!(waited.iter().all(|wait| *wait <= JITTER), "{code}: {waited:?}");
+        // Evenly spread from nothing to the jitter: so little in all comes once in 12! times.
+        assert!(waited.iter().sum::<Duration>() >= JITTER, "{code}: {waited:?}");
+        drop((here, there));
+        world.over([agent]).await;
     }
 }
 
@@ -175,7 +200,24 @@ async fn b51_a_dead_peer_is_counted_and_closed_with_4408() {
     agent.connected().await;
     assert!(start.elapsed() <= Duration::from_millis(2100) + JITTER);
     talk((&mut here, &mut there)).await;
-    assert_eq!(CloseCode::DEAD_PEER.number(), 4408);
     drop((here, there));
     world.over([agent]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b51_the_close_of_a_link_on_which_nothing_was_heard_has_4408_on_the_wire() {
+    let world = World::of(ConnectionManager::builder(), quick());
+    let mut silent = world.raw().await;
+    silent.greet(hello(1)).await;
+    world.in_grace().await; // without a PONG
+    let code = loop {
+        if let Arrived::Closed(code) = silent.recv().await {
+            break code;
+        }
+    };
+    assert_eq!(code.map(CloseCode::number), Some(4408));
+    assert_eq!(world.counted.sum("revdial_dead_peer_total"), 1);
+    assert_eq!(world.counted.sum("revdial_close_total{dead}"), 1);
+    drop(silent);
+    world.over([]).await;
 }

@@ -8,6 +8,7 @@ mod callbacks;
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod classic;
 mod descriptors;
+mod headers;
 mod hosts;
 mod http2;
 mod limits;
