@@ -111,6 +111,8 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(any(feature = "connector", feature = "agent"))]
+mod callback;
 #[cfg(feature = "connector")]
 pub mod connector;
 #[cfg(feature = "server")]

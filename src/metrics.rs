@@ -2,7 +2,7 @@
 //!
 //! No label is a key, an id or a token, and each has few values. The macros are called anew each time, or once a
 //! second, since a recorder may be installed late or for one thread only: what happens for each byte or frame is counted
-//! by the caller and recorded in batches.
+//! by the caller and recorded in batches. A recorder that panics loses what it was told, and takes nothing else down.
 
 use std::{
     fmt,
@@ -10,9 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogram};
 
+use self::guarded::{Guarded, counter, gauge, histogram};
 use crate::{error::ErrorKind, frame::CloseCode};
+
+mod guarded;
 
 /// For how long a link uses a counter that it has looked up.
 const LOOKED_UP_FOR: Duration = Duration::from_secs(1);
@@ -245,7 +248,7 @@ pub(crate) fn record_stream_bytes(direction: Direction, n: u64) {
 ///
 /// The counters are looked up anew once a second only, for a recorder that is installed late.
 #[derive(Default)]
-pub(crate) struct StreamBytes(Option<(Instant, [Counter; 2])>);
+pub(crate) struct StreamBytes(Option<(Instant, [Guarded<Counter>; 2])>);
 
 impl StreamBytes {
     pub(crate) fn record(&mut self, now: Instant, sent: u64, received: u64) {
@@ -268,7 +271,7 @@ impl fmt::Debug for StreamBytes {
     }
 }
 
-fn stream_bytes(direction: Direction) -> Counter {
+fn stream_bytes(direction: Direction) -> Guarded<Counter> {
     let direction = match direction {
         Direction::Sent => "sent",
         Direction::Received => "received",
@@ -385,7 +388,6 @@ pub(crate) fn record_fd_exhausted() {
 }
 
 /// A callback of the host's panicked or hung.
-#[cfg(feature = "server")]
 pub(crate) fn record_callback_failure() {
     counter!(CALLBACK_FAILURES).increment(1);
 }

@@ -8,7 +8,7 @@ use std::{
 
 /// Folders and files of `src`, by floor. A folder may name itself and what stands on a lower floor.
 const FLOORS: &[&[&str]] = &[
-    &["frame", "key", "metrics", "spans"],
+    &["callback", "frame", "key", "metrics", "spans"],
     &["proto"],
     &["link"],
     &["error"],
@@ -21,7 +21,8 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// What stands beside others on its floor and may still be named there: the codec speaks of names.
-const SIDEWAYS: &[(&str, &str)] = &[("frame", "key"), ("metrics", "frame"), ("spans", "key"), ("spans", "metrics")];
+const SIDEWAYS: &[(&str, &str)] =
+    &[("callback", "metrics"), ("frame", "key"), ("metrics", "frame"), ("spans", "key"), ("spans", "metrics")];
 
 /// Metrics are labelled by the kinds of errors and by close codes; a label is a name, not a dependency of the logic.
 const UPWARD: &[(&str, &str)] = &[("metrics", "error")];
@@ -85,6 +86,17 @@ fn pure_files_have_no_io_no_clock_and_no_tasks() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(seen.len(), PURE.len(), "a pure file is gone or renamed: {seen:?}");
+}
+
+#[test]
+fn b89_no_file_asks_what_time_it_is() {
+    // A clock that jumps changes nothing where nobody looks at it.
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(_, text)| ["SystemTime", "UNIX_EPOCH", "chrono"].iter().any(|word| code(text).contains(word)))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]

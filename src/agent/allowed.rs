@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use crate::callback::guarded;
+
 type Rule = dyn Fn(SocketAddr) -> bool + Send + Sync;
 
 /// A rule for addresses; without one, all are allowed.
@@ -14,9 +16,10 @@ impl Allowed {
         Self(Some(Arc::new(rule)))
     }
 
-    /// Whether this one is allowed.
+    /// Whether this one is allowed. A rule that panics takes none.
     pub(crate) fn has(&self, address: SocketAddr) -> bool {
-        self.0.as_ref().is_none_or(|rule| rule(address))
+        let Some(rule) = &self.0 else { return true };
+        guarded("Targets::allow", || rule(address)).unwrap_or(false)
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     refusal::{Retry, Setback},
 };
 use crate::{
+    callback,
     dialback::{ControlLink, pickup_uri},
     error::ErrorKind,
     frame::{Hello, Welcome},
@@ -32,6 +33,9 @@ use crate::{
 
 /// How long the token, the connect and the upgrade may take together, of a link and of a pick-up.
 const REACH_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a token may take, of that.
+const TOKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long WELCOME may take.
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
@@ -130,7 +134,8 @@ impl Server {
     where
         A: Future<Output = Result<T, BoxError>>,
     {
-        let token = caught("the token source panicked", self.config.token.ask()).await?;
+        let token = timeout(TOKEN_WITHIN, caught("token source", self.config.token.ask()));
+        let token = token.await.unwrap_or_else(|_| Err(failed_callback("token source", "did not answer in time")))?;
         let headers = credentials(token)?;
         let asked = async {
             match self.version() {
@@ -194,7 +199,7 @@ impl Server {
     }
 
     async fn open(&self, uri: &Uri, version: HttpVersion) -> Result<Reached, Setback> {
-        caught("the connector panicked", open(&self.connector, uri, version)).await?
+        caught("connector", open(&self.connector, uri, version)).await?
     }
 
     /// Brings the connection that a dial-back server has asked for by this path.
@@ -219,9 +224,13 @@ fn too_late() -> Setback {
 }
 
 /// What `code`, some of it the user's, gives. That it panicked is a failed attempt, not the end of the agent.
-async fn caught<T>(what: &'static str, code: impl Future<Output = T>) -> Result<T, Setback> {
-    let caught = AssertUnwindSafe(code).catch_unwind().await;
-    caught.map_err(|_| Setback::new(ErrorKind::Internal, Retry::Backoff, what))
+async fn caught<T>(name: &'static str, code: impl Future<Output = T>) -> Result<T, Setback> {
+    AssertUnwindSafe(code).catch_unwind().await.map_err(|_| failed_callback(name, "panicked"))
+}
+
+fn failed_callback(name: &'static str, how: &'static str) -> Setback {
+    callback::failed(name, how);
+    Setback::new(ErrorKind::Internal, Retry::Backoff, format!("the {name} {how}"))
 }
 
 impl fmt::Debug for Server {

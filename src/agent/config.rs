@@ -103,19 +103,28 @@ impl AgentBuilder {
     }
 
     /// The bearer token that the server asks for. It is shown by no `Debug` and in no log.
+    ///
+    /// One of `token`, [`token_file`](Self::token_file) and [`token_source`](Self::token_source) is required; of several
+    /// the last one counts.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Token::Value(token.into().into()));
         self
     }
 
-    /// Reads the bearer token from a file at each attempt, without the white space around it; at most 8 KiB.
+    /// Reads the bearer token from a file at each attempt, without the white space around it; at most 8 KiB. In the place
+    /// of [`token`](Self::token).
+    ///
+    /// A file that cannot be read, is empty or is none, as a pipe, is a failed attempt whose text names it.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Some(Token::File(path.into()));
         self
     }
 
-    /// Asks for the bearer token at each attempt. A failure, or an answer that takes longer than 20 s together with
-    /// the connect, is a failed attempt.
+    /// Asks for the bearer token at each attempt. In the place of [`token`](Self::token).
+    ///
+    /// A failure is a failed attempt, of kind [`Auth`](ErrorKind::Auth). So is a panic, or an answer that takes longer than
+    /// 10 s, of kind [`Internal`](ErrorKind::Internal): the agent goes on, and it is counted in
+    /// `revdial_callback_failures_total`. It runs on the task of the agent's run and must not block.
     pub fn token_source<F, A, E>(mut self, source: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
@@ -141,7 +150,7 @@ impl AgentBuilder {
         self
     }
 
-    /// A label that the server shows in its list; at most 16, each part at most 128 bytes.
+    /// A label that the server shows in its list; at most 16, each part at most 128 bytes. Default none.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((name.into(), value.into()));
         self
@@ -180,7 +189,8 @@ impl AgentBuilder {
     }
 
     /// How TLS is done: own roots, a certificate of the agent's own, another name. Only for [`build`](Self::build)'s own
-    /// connector, and servers at https and wss.
+    /// connector, and servers at https and wss. Default [`TlsOptions::new`]: Mozilla's roots, no certificate, the URL's
+    /// host.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, options: TlsOptions) -> Self {
         self.tls = options;

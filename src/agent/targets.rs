@@ -98,7 +98,8 @@ impl Targets {
     /// Dials only the addresses that `allowed` takes, and refuses others with [`ErrorKind::TargetDenied`]. Default all.
     ///
     /// It is asked at each connect with the very address that is dialled then, so that a host name which comes to mean
-    /// another machine opens no other door. Unix sockets are none of its matters. It must not block.
+    /// another machine opens no other door. Unix sockets are none of its matters. It must not block. One that panics
+    /// takes no address, and is counted in `revdial_callback_failures_total`.
     ///
     /// ```
     /// use revdial::agent::Targets;

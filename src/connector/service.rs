@@ -11,7 +11,12 @@ use http::Uri;
 use tower_service::Service;
 
 use super::{future::Connecting, target::Target};
-use crate::{connman::ConnectionManager, error::Error, tunnel::TunnelStream};
+use crate::{
+    callback::guarded,
+    connman::ConnectionManager,
+    error::{Error, ErrorKind},
+    tunnel::TunnelStream,
+};
 
 /// What a URI means, by default [`Target::of`].
 type MapUri = dyn Fn(&Uri) -> Result<Target, Error> + Send + Sync;
@@ -60,7 +65,8 @@ impl RevDialConnector {
     /// What a URI means, instead of [`Target::of`].
     ///
     /// Pools, as hyper-util's, share connections between URIs of one authority: the mapping must not look further. It
-    /// runs on the caller's task at each connect and must not block; a panic goes to the caller.
+    /// runs on the caller's task at each connect and must not block. One that panics fails its connect with
+    /// [`Internal`](ErrorKind::Internal), and is counted in `revdial_callback_failures_total`.
     ///
     /// ```
     /// use revdial::{connman::ConnectionManager, connector::{RevDialConnector, Target}};
@@ -88,7 +94,7 @@ impl Service<Uri> for RevDialConnector {
 
     fn call(&mut self, uri: Uri) -> Connecting {
         let target = match &self.map_uri {
-            Some(map) => map(&uri),
+            Some(map) => guarded("RevDialConnector::map_uri", || map(&uri)).unwrap_or_else(|| Err(panicked())),
             None => Target::of(&uri),
         };
         match target {
@@ -105,6 +111,10 @@ impl Service<Uri> for RevDialConnector {
             Err(error) => Connecting::failed(error),
         }
     }
+}
+
+fn panicked() -> Error {
+    Error::with_source(ErrorKind::Internal, "the mapping of URIs panicked")
 }
 
 impl fmt::Debug for RevDialConnector {

@@ -43,7 +43,8 @@ impl WaitFor {
         Self(Seeking::new(inner, key))
     }
 
-    /// How long it waits at the most, as of a [dial](crate::connman::Dial::max_wait).
+    /// How long it waits at the most, as of a [dial](crate::connman::Dial::max_wait). Default: as long as the policy
+    /// says.
     pub fn max_wait(mut self, most: Duration) -> Self {
         self.0.max_wait = Some(most);
         self

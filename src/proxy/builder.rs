@@ -120,7 +120,8 @@ impl ProxyBuilder {
     }
 
     /// How the caller's address is known, for `X-Forwarded-For`. Default: a [`SocketAddr`] in the request's
-    /// extensions. Runs on the caller's task, must not block; a panic goes to the caller.
+    /// extensions. Runs on the caller's task and must not block. One that panics costs its request a 500, of kind
+    /// [`Internal`](ErrorKind::Internal), and is counted in `revdial_callback_failures_total`.
     ///
     /// ```
     /// use std::net::SocketAddr;

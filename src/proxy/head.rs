@@ -14,6 +14,7 @@ use super::{
     status::Refused,
 };
 use crate::{
+    callback::guarded,
     error::{Error, ErrorKind},
     key::{AgentKey, TargetName},
 };
@@ -55,7 +56,7 @@ pub(super) fn request(
     if tokens(&parts.headers, &header::UPGRADE).any(|token| token.eq_ignore_ascii_case(b"h2c")) {
         return Err(Refused::H2c.into());
     }
-    let (peer, trusted) = ((settings.peer)(parts), (settings.trusted)(parts));
+    let (peer, trusted) = asked(settings, parts)?;
     let upgrade = if is_upgrade { take_upgrade(&mut parts.headers) } else { Vec::new() };
     let trailers = tokens(&parts.headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
 
@@ -83,6 +84,13 @@ pub(super) fn request(
     parts.version = Version::HTTP_11;
     parts.extensions = Extensions::new();
     Ok(())
+}
+
+/// What the host says of the caller: its address, and whether it is trusted.
+fn asked(settings: &Settings, parts: &Parts) -> Result<(Option<IpAddr>, bool), Error> {
+    let peer = guarded("ProxyBuilder::peer", || (settings.peer)(parts));
+    let trusted = guarded("ProxyBuilder::trusted", || (settings.trusted)(parts));
+    peer.zip(trusted).ok_or_else(|| Error::with_source(ErrorKind::Internal, "a callback of the proxy's panicked"))
 }
 
 /// The URI that the pooled client gets: of this authority, with the raw path and query that came.

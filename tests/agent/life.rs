@@ -20,7 +20,9 @@ use tokio::{
 };
 
 use crate::{
-    connected, dial, echo, echoing, key,
+    connected,
+    counted::Counted,
+    dial, echo, echoing, key,
     net::{Net, TOKEN},
     round_trip, setback,
 };
@@ -380,7 +382,8 @@ impl tower::Service<http::Uri> for Clumsy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_connector_or_the_token_source_is_a_failed_attempt() {
+async fn b86_a_panic_of_the_connector_or_the_token_source_is_a_failed_attempt_and_counted() {
+    let counted = Counted::new();
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let clumsy = |in_ready| Clumsy { net: net.clone(), in_ready, calls: Arc::default() };
@@ -412,6 +415,34 @@ async fn a_panic_of_the_connector_or_the_token_source_is_a_failed_attempt() {
         connected(&mut status).await;
         run.abort();
     }
+    assert_eq!(counted.sum("revdial_callback_failures_total"), 4);
+    assert_eq!(counted.sum("revdial_agent_connect_failures_total{internal}"), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b86_a_token_source_that_hangs_is_a_failed_attempt_after_ten_seconds_and_counted() {
+    let counted = Counted::new();
+    let net = Net::to(&ConnectionManager::new());
+    let asked = AtomicUsize::new(0);
+    let agent = net.build(Agent::builder("http://gateway", "a").token_source(move || {
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            if first {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, std::io::Error>(TOKEN.to_owned())
+        }
+    }));
+    let (start, mut status) = (Instant::now(), agent.status());
+    let (_listener, run) = agent.listen();
+    let run = tokio::spawn(run);
+    let (cause, _, refused, text) = setback(&mut status).await;
+    assert_eq!((cause, refused), (ErrorKind::Internal, false), "{text}");
+    assert!(text.contains("token"), "{text}");
+    assert_eq!(start.elapsed().as_secs(), 10);
+    assert_eq!(counted.sum("revdial_callback_failures_total"), 1);
+    connected(&mut status).await;
+    run.abort();
 }
 
 #[tokio::test(start_paused = true)]

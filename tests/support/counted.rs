@@ -2,7 +2,7 @@
 
 #[path = "listed.rs"]
 #[expect(dead_code, reason = "another test uses the rest")]
-mod listed;
+pub(crate) mod listed;
 
 use std::{cell::RefCell, collections::HashMap};
 

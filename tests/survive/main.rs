@@ -3,6 +3,7 @@
 
 mod answers;
 mod attach;
+mod callbacks;
 mod cancel;
 mod cancel_hosts;
 mod chaos;

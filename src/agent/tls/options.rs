@@ -43,12 +43,13 @@ enum Pem {
 pub(crate) type Fault = (&'static str, String);
 
 impl TlsOptions {
-    /// None of the options.
+    /// None of the options: each default holds.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts these certificates, in PEM, in the place of Mozilla's; also those of a proxy at `https://`.
+    /// Trusts these certificates, in PEM, in the place of Mozilla's, which are the default; also those of
+    /// a proxy at `https://`.
     pub fn roots_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots = Some(Pem::Bytes(pem.into()));
         self
@@ -61,7 +62,7 @@ impl TlsOptions {
     }
 
     /// Shows the server this certificate, with those that lead to its root behind it, and proves it by this private key;
-    /// all in PEM. A proxy is not shown it.
+    /// all in PEM. A proxy is not shown it. Default none.
     pub fn identity_pem(mut self, certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.identity = Some((Pem::Bytes(certificates.into()), Pem::Bytes(key.into())));
         self
@@ -73,7 +74,8 @@ impl TlsOptions {
         self
     }
 
-    /// The name that the server is asked for and its certificate has to be for, in the place of the URL's host.
+    /// The name that the server is asked for and its certificate has to be for, in the place of the URL's host, which is the
+    /// default.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
