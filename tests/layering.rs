@@ -89,10 +89,12 @@ fn pure_files_have_no_io_no_clock_and_no_tasks() {
 }
 
 #[test]
-fn b89_no_file_asks_what_time_it_is() {
-    // A clock that jumps changes nothing where nobody looks at it.
+fn b89_no_file_asks_what_time_it_is_but_for_a_date() {
+    // A clock that jumps changes nothing where nobody looks at it, but for a Retry-After that is a date.
+    let due = ["agent/connect.rs", "agent/refusal.rs"];
     let wrong: Vec<_> = sources()
         .into_iter()
+        .filter(|(name, _)| !due.contains(&name.as_str()))
         .filter(|(_, text)| ["SystemTime", "UNIX_EPOCH", "chrono"].iter().any(|word| code(text).contains(word)))
         .map(|(name, _)| name)
         .collect();
