@@ -248,7 +248,7 @@ impl Session {
 
     /// Whether [`poll_event`](Self::poll_event) has any.
     #[must_use]
-    pub(crate) fn has_events(&self) -> bool {
+    pub fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
 

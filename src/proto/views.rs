@@ -78,8 +78,9 @@ impl RecvView<'_> {
         outcome
     }
 
-    /// Whether more has arrived that was not read.
-    pub(crate) fn has_more(&self) -> bool {
+    /// Whether bytes have arrived that were not read.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
         self.session.streams.get(self.id).is_some_and(|stream| stream.recv.unread() > 0)
     }
 }
