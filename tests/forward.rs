@@ -202,7 +202,7 @@ async fn b75_a_service_that_does_not_answer_is_given_five_seconds() {
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_answer_holds_up_neither_another_one_nor_the_tunnel() {
+async fn a15_a_service_that_does_not_answer_holds_up_neither_another_one_nor_the_tunnel() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("busy.sock");
     let _full = full(&path).await;

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_resets_the_doubling() {
+    fn a9_progress_resets_the_doubling() {
         let mut backoff = Backoff::default();
         for _ in 0..100 {
             let _ = backoff.next_delay(u64::MAX);

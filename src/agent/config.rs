@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_cannot_be_fails_at_once_and_is_named() {
+    fn a14_a_setting_that_cannot_be_fails_at_once_and_is_named() {
         let short = std::time::Duration::from_millis(1);
         let table = [
             (Agent::builder("ftp://h", "k").token("t"), "server_url"),

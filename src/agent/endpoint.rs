@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_become_the_endpoint() {
+    fn a13_urls_become_the_endpoint() {
         let table = [
             ("http://h", "http://h/api/v1/revdial?runnerid=desktop-7"),
             ("http://h/", "http://h/api/v1/revdial?runnerid=desktop-7"),

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_link_on_which_something_got_through_is_dialled_anew_at_once() {
+    fn a9_a_lost_link_on_which_something_got_through_is_dialled_anew_at_once() {
         let now = Instant::now();
         let mut pace = Pace::new(Backoff::default());
         assert_eq!(delay(&mut pace, Retry::AtOnce, UNUSED, now), Duration::from_millis(250));

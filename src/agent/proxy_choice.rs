@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_proxies_as_for_curl() {
+    fn a11_the_environment_names_proxies_as_for_curl() {
         let table: &[(&str, &[&str], Option<&str>)] = &[
             (HTTPS, &[], None),
             (HTTPS, &["HTTPS_PROXY=http://p:1"], Some("http://p:1/")),

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyed_token_opens_its_own_key_only() {
+    fn i2_a_keyed_token_opens_its_own_key_only() {
         let bearer = KeyedBearer::new("key").unwrap();
         // HMAC-SHA256("key", "desktop-7") by `openssl dgst -sha256 -hmac key`.
         let token = "6e47037e9ec842f46db7e3828c6e1fde5903f1e83e32fa156fc91541a8863fec";

@@ -226,7 +226,7 @@ async fn a_lost_link_that_was_not_used_waits_for_the_jitter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_agent_ends_the_first_with_replaced() {
+async fn a8_a_second_agent_ends_the_first_with_replaced() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let (mut status, run) = echoing(&net);

@@ -202,7 +202,7 @@ async fn b74_a_service_that_refuses_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_comes_back_is_told_by_its_instance_from_one_that_takes_its_place() {
+async fn a10_an_agent_that_comes_back_is_told_by_its_instance_from_one_that_takes_its_place() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&events);
     let observer = move |event: &TunnelEvent| {

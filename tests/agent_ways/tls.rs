@@ -105,7 +105,7 @@ async fn a_server_may_have_another_name_than_its_url() {
 }
 
 #[tokio::test]
-async fn verification_is_off_only_if_it_is_turned_off() {
+async fn a12_verification_is_off_only_if_it_is_turned_off() {
     let gateway = Gateway::tls(Authority::new().issue("elsewhere.test").server()).await;
     works(&gateway, builder(&url(&gateway)).insecure(true)).await;
     assert_eq!(Running::of(builder(&url(&gateway)).build().unwrap()).setback().await.0, ErrorKind::Tls);
@@ -126,7 +126,7 @@ impl Write for Log {
 }
 
 #[test]
-fn verification_that_is_off_is_logged_at_warn_with_the_agents_key() {
+fn a12_verification_that_is_off_is_logged_at_warn_with_the_agents_key() {
     for insecure in [true, false] {
         let log = Log::default();
         let writer = log.clone();
@@ -167,7 +167,7 @@ async fn an_agent_shows_its_certificate_to_a_server_that_asks_for_one() {
 }
 
 #[test]
-fn options_that_cannot_be_fail_at_once_and_are_named() {
+fn a14_options_that_cannot_be_fail_at_once_and_are_named() {
     let (authority, other) = (Authority::new(), Authority::new().issue("x"));
     let me = authority.issue("x");
     let options = TlsOptions::new;

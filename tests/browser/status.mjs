@@ -33,6 +33,7 @@ async function open(url, options = {}) {
   return page;
 }
 
+const tells = (page, key, what) => row(page, key).locator(`.${what} dd`).textContent();
 const row = (page, key) => page.locator(`.row[data-key="${key}"]`);
 const is = (page, key, state) => row(page, key).and(page.locator(`[data-state="${state}"]`)).waitFor();
 const live = (page) => page.locator('#link[data-state="live"]').waitFor();
@@ -92,6 +93,8 @@ try {
   const before = await row(page, "desktop-bob").locator(".down").textContent();
   await until(page, (before) => document.querySelector('[data-key="desktop-bob"] .down').textContent !== before, before);
   await until(page, () => document.querySelector("#received-spark polyline").getAttribute("points").split(" ").length >= 8);
+  await until(page, () => /^[\d.]+ (ms|s)$/.test(document.querySelector('[data-key="desktop-ada"] .rtt dd').textContent));
+  assert.deepEqual([await tells(page, "desktop-bob", "back"), await tells(page, "desktop-bob", "cause")], ["0", "–"]);
   step("counts go on");
 
   await tell("kill desktop-bob");
@@ -105,7 +108,19 @@ try {
   };
   await until(page, runs, left);
   await page.locator("#events li", { hasText: "desktop-bob" }).locator("b", { hasText: "Lost" }).waitFor();
+  assert.equal(await tells(page, "desktop-bob", "cause"), "the connection was lost");
   step("the one that was killed is in grace, and its time runs");
+
+  await page.evaluate(() => {
+    window.waiting = new AbortController();
+    fetch("/proxy/desktop-bob/", { signal: window.waiting.signal }).catch(() => {});
+  });
+  const waiting = (dials) => until(page, (dials) => document.getElementById("pending").textContent === dials, dials);
+  await waiting("1");
+  await until(page, () => document.querySelector('[data-key="desktop-bob"] .open dd').textContent.endsWith(", 1 wait"));
+  await page.evaluate(() => window.waiting.abort());
+  await waiting("0");
+  step("a dial that waits for it is told, until it is given up");
 
   await fits(page, "wide");
   await page.screenshot({ path: picture, fullPage: true });
@@ -137,6 +152,7 @@ try {
   await tell("mend");
   await is(page, "desktop-ada", "connected");
   await page.locator("#events li", { hasText: "desktop-ada" }).locator("b", { hasText: "Resumed" }).waitFor();
+  await until(page, () => document.querySelector('[data-key="desktop-ada"] .back dd').textContent === "1");
   await goesOn(page, "desktop-ada", paused);
   assert.equal(sockets, 1, "it is the same stream");
   step("a stream whose link was cut goes on");

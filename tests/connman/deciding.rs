@@ -18,7 +18,7 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_is_for_a_key_and_a_cause() {
+async fn c7_a_grace_is_for_a_key_and_a_cause() {
     let policy = |loss: &LinkLoss<'_>| match (loss.key.as_str(), loss.cause) {
         ("build-7", _) => Grace::Hold(600 * SECOND),
         (_, LossCause::Closed(Some(CloseCode::RESTART))) => Grace::Hold(90 * SECOND),

@@ -121,7 +121,7 @@ async fn b72_an_absent_key_is_told_at_once_or_after_as_long_as_the_policy_or_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn absent_keys_are_waited_for_after_the_start_of_a_server_and_refused_at_once_later() {
+async fn s2_absent_keys_are_waited_for_after_the_start_of_a_server_and_refused_at_once_later() {
     let connman = ConnectionManager::builder().boot_grace(30 * SECOND).build();
     let net = Net::to(&connman);
     let start = Instant::now();
@@ -142,7 +142,7 @@ async fn absent_keys_are_waited_for_after_the_start_of_a_server_and_refused_at_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_end_of_the_boot_grace_who_waits_goes_by_the_policy_as_all() {
+async fn s2_at_the_end_of_the_boot_grace_who_waits_goes_by_the_policy_as_all() {
     let builder = ConnectionManager::builder().boot_grace(30 * SECOND);
     let connman = builder.wake(|_| async { Err::<(), _>("no machine") }).build();
     let start = Instant::now();

@@ -96,7 +96,7 @@ async fn fails(dialled: JoinHandle<Result<TunnelStream, Error>>) -> Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_sandbox_is_started_once_for_all_who_dial_it_meanwhile() {
+async fn s3_a_stopped_sandbox_is_started_once_for_all_who_dial_it_meanwhile() {
     let (fleet, connman) = Fleet::new(5 * SECOND);
     let start = Instant::now();
     let mut dials: Vec<_> = (0..10).map(|_| dial(&connman)).collect();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::{Running, dial, in_grace, key, net::Net, prompt, until, waiting};
 
 #[tokio::test(start_paused = true)]
-async fn each_subscriber_is_told_all_from_its_own_begin_on_and_nobody_waits_for_one() {
+async fn c9_each_subscriber_is_told_all_from_its_own_begin_on_and_nobody_waits_for_one() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let (mut first, _never_reads) = (connman.subscribe(), connman.subscribe());
@@ -39,7 +39,7 @@ async fn each_subscriber_is_told_all_from_its_own_begin_on_and_nobody_waits_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_tells_of_each_key_all_that_an_operator_asks_for() {
+async fn c8_a_list_tells_of_each_key_all_that_an_operator_asks_for() {
     let connman = ConnectionManager::new();
     let net = Net::to(&connman);
     let builder = prompt("a").agent_version("sandbox 1.2").label("room", "3");

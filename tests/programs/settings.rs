@@ -3,7 +3,7 @@
 use crate::process::Program;
 
 #[tokio::test]
-async fn settings_that_cannot_be_fail_at_once_and_are_named() {
+async fn a14_settings_that_cannot_be_fail_at_once_and_are_named() {
     let agent = "agent --server http://127.0.0.1:1 --key a --token t --forward 127.0.0.1:1";
     let gateway = "gateway --listen 127.0.0.1:0 --token t";
     let commands = [

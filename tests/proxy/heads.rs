@@ -95,7 +95,7 @@ async fn a_connection_header_that_is_no_text_still_names_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_host_is_kept_or_the_targets_or_fixed() {
+async fn p5_the_host_is_kept_or_the_targets_or_fixed() {
     let request = "GET / HTTP/1.1\r\nhost: gateway\r\n\r\n";
     for (policy, expected) in [
         (HostPolicy::Preserve, "host: gateway"),
@@ -119,7 +119,7 @@ async fn the_host_is_kept_or_the_targets_or_fixed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forwarded_headers_are_the_proxys_own_unless_the_caller_is_trusted() {
+async fn p6_forwarded_headers_are_the_proxys_own_unless_the_caller_is_trusted() {
     let request = "GET / HTTP/1.1\r\nhost: gateway\r\nx-forwarded-for: 6.6.6.6\r\nx-forwarded-host: evil\r\n\
                    x-forwarded-proto: gopher\r\nx-forwarded-prefix: /evil\r\nforwarded: for=6.6.6.6\r\n\
                    x-real-ip: 6.6.6.6\r\nconnection: x-forwarded-for\r\n\r\n";

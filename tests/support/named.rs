@@ -5,16 +5,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What stands behind each `fn ` in the folders of code: a name, and the rest of it.
+/// The names of the tests in the folders of code.
 pub(crate) fn functions() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = ["src", "tests"].iter().flat_map(|folder| rust_files(&root.join(folder)));
-    let code = files.map(|file| fs::read_to_string(file).unwrap());
-    code.flat_map(|code| code.split("fn ").skip(1).map(name).collect::<Vec<_>>()).collect()
+    files.flat_map(|file| tests(&fs::read_to_string(file).unwrap())).collect()
 }
 
-fn name(code: &str) -> String {
-    code.split(['(', '<']).next().unwrap_or_default().to_owned()
+/// The names behind `fn ` that an attribute above makes a test.
+fn tests(code: &str) -> Vec<String> {
+    let mut is_test = false;
+    let mut names = Vec::new();
+    for line in code.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some((_, name)) = line.split_once("fn ").filter(|_| is_test) {
+            names.push(name.split(['(', '<']).next().unwrap_or_default().to_owned());
+            is_test = false;
+        }
+    }
+    names
 }
 
 /// A text of this repository.

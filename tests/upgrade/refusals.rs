@@ -294,7 +294,7 @@ async fn only_a_websocket_over_http_1_1_or_2_is_an_upgrade() {
 }
 
 #[test]
-fn settings_that_cannot_be_fail_at_once_and_are_named() {
+fn a14_settings_that_cannot_be_fail_at_once_and_are_named() {
     let layer = layer(&ConnectionManager::new());
     let config = SessionConfig { max_streams: 0, ..SessionConfig::default() };
     let error = layer.clone().session(config).unwrap_err();

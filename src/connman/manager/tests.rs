@@ -733,7 +733,7 @@ async fn tunnels_have_a_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_may_hold_nothing_or_wait_for_the_absent() {
+async fn s3_a_policy_may_hold_nothing_or_wait_for_the_absent() {
     let (inner, seen) = manager(|builder| builder.grace(NoGrace));
     let tunnel = Fake::silent(1);
     let lease = connect(&inner, 1, &tunnel);
@@ -845,7 +845,7 @@ async fn b86_policies_and_observers_run_outside_the_lock_and_may_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn disconnect_takes_the_key_away_at_once() {
+async fn c10_disconnect_takes_the_key_away_at_once() {
     let (inner, seen) = default_manager();
     let tunnel = Fake::new(1);
     let lease = connect(&inner, 1, &tunnel);

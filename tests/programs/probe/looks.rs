@@ -3,7 +3,32 @@
 use serde_json::Value;
 
 use super::{at, probe, sandbox, servers::answering};
-use crate::{Gateway, TOKEN, process::Program, state};
+use crate::{
+    Gateway, TOKEN,
+    process::{self, Program},
+    state,
+};
+
+/// `script`, which every Debian has, is the terminal.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn on_a_terminal_what_takes_longer_than_a_second_shows_that_it_goes_on() {
+    use std::process::Stdio;
+
+    use tokio::{process::Command, time::timeout};
+
+    let gateway = Gateway::new().await;
+    let _sandbox = sandbox(&gateway, "desktop-ses_1").await;
+    let watch = format!("stream ses_1 --duration 2500ms --server http://{}", gateway.addr);
+    let command = format!("NO_PROXY='*' '{}' {watch}", process::example("probe").display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(process::DEADLINE, script.output()).await.expect("in time").expect("a process");
+    let seen = String::from_utf8(output.stdout).expect("text");
+    for text in ["… watching, 1 s", "… watching, 2 s", "watched for 2.5 s"] {
+        assert!(seen.contains(text), "no {text:?}: {seen:?}");
+    }
+}
 
 #[tokio::test]
 async fn a_screenshot_is_saved_as_the_picture_that_it_is() {
