@@ -111,7 +111,7 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
-#[cfg(any(feature = "connector", feature = "agent"))]
+#[cfg(any(feature = "server", feature = "agent"))]
 mod callback;
 #[cfg(feature = "connector")]
 pub mod connector;

@@ -5,158 +5,80 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Sources that are told apart: at about 160 bytes each, 640 KiB. Only those count that failed lately, or are judged now.
+/// Sources that are told apart: at about 64 bytes each, 256 KiB. Only those count that failed lately.
 const MAX_SOURCES: usize = 4096;
 
-/// How often sources are looked through for those to forget, when there is no room for another.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// No source is shut out for longer after its last failure, however much it owes.
+const MAX_DEBT: Duration = Duration::from_secs(3600);
 
 /// The longest time after which one more may fail; by clocks a time for ever cannot be told.
 const MAX_EVERY: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How often sources are looked through for those to forget, when there is no room for another.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 /// Failed authentications, by the address that they came from.
 ///
-/// A request holds a token while it is judged, which it loses if it fails: so no more can fail than there are tokens,
-/// however many come at once. `W` is what others from its address wait on meanwhile.
+/// A bucket of `burst` tokens is kept as the time at which it will be full again: each failure puts that off by `every`,
+/// also where none is left, since any number may have been judged side by side: those are owed.
 #[derive(Debug)]
-pub(crate) struct Failures<W> {
-    limit: Limit,
-    sources: HashMap<IpAddr, Source<W>>,
-    /// Those of unknown address, and those for which there is no room: when their bucket is full again.
+pub(crate) struct Failures {
+    burst: u32,
+    every: Duration,
+    sources: HashMap<IpAddr, Instant>,
+    /// Those of unknown address, and those for which there is no room.
     others: Option<Instant>,
     sweep_at: Option<Instant>,
 }
 
-/// What becomes of a request that is to be judged.
-#[derive(Debug)]
-pub(crate) enum Admission<W> {
-    /// It holds a token of this source, until [`Failures::end`].
-    Judged(IpAddr),
-    /// It holds none, since it may be anybody's. If it fails that is for [`Failures::record`].
-    Unheld,
-    /// All tokens that are left are held by others.
-    Waits(Arc<W>),
-    /// Too much has failed, and something may fail again after so long.
-    Refused(Duration),
-}
-
-impl<W: Default> Failures<W> {
+impl Failures {
     /// So many at once from one source, at least one, and then one more in each `every`.
     pub(crate) fn new(burst: u32, every: Duration) -> Self {
-        let limit = Limit { burst: burst.max(1), every: every.min(MAX_EVERY) };
-        Self { limit, sources: HashMap::new(), others: None, sweep_at: None }
+        Self { burst: burst.max(1), every: every.min(MAX_EVERY), sources: HashMap::new(), others: None, sweep_at: None }
     }
 
     /// For how long nothing is listened to from this address, since too much failed from there. Of an address that is
     /// not known everything is: it may be anybody's.
     pub(crate) fn wait(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        self.limit.wait(self.sources.get(&source(address?))?.full_at, 0, now)
+        self.wait_for(*self.sources.get(&source(address?))?, now)
     }
 
-    /// A request is to be judged.
-    pub(crate) fn begin(&mut self, address: Option<IpAddr>, now: Instant) -> Admission<W> {
-        let Some(from) = address.map(source).filter(|from| self.has_room(*from, now)) else { return Admission::Unheld };
-        let found = self.sources.entry(from).or_insert_with(|| Source::new(now));
-        if let Some(wait) = self.limit.wait(found.full_at, 0, now) {
-            return Admission::Refused(wait);
-        }
-        if self.limit.wait(found.full_at, found.held, now).is_some() {
-            return Admission::Waits(Arc::clone(&found.turn));
-        }
-        found.held = found.held.saturating_add(1);
-        Admission::Judged(from)
-    }
-
-    /// A request of this source has been judged. `Some`: others wait for that.
-    pub(crate) fn end(&mut self, from: IpAddr, has_failed: bool, now: Instant) -> Option<Arc<W>> {
-        let found = self.sources.get_mut(&from)?;
-        found.held = found.held.saturating_sub(1);
-        if has_failed {
-            found.full_at = self.limit.spend(found.full_at, now);
-        }
-        if found.is_waited_for() {
-            return Some(Arc::clone(&found.turn));
-        }
-        if found.is_idle(now) {
-            self.sources.remove(&from);
-        }
-        None
-    }
-
-    /// An authentication failed that held no token. `Some`: it was one too many, and the next is in order after so long.
+    /// An authentication failed. `Some`: it was one too many, and the next is in order after so long.
     pub(crate) fn record(&mut self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        let from = address.map(source).filter(|from| self.has_room(*from, now));
-        let full_at = match from {
-            Some(from) => &mut self.sources.entry(from).or_insert_with(|| Source::new(now)).full_at,
-            None => self.others.get_or_insert(now),
-        };
-        let wait = self.limit.wait(*full_at, 0, now);
-        if wait.is_none() {
-            *full_at = self.limit.spend(*full_at, now);
+        let source = address.map(source).filter(|source| self.has_room(*source, now));
+        let full_at = source.map_or(self.others, |source| self.sources.get(&source).copied()).unwrap_or(now);
+        let wait = self.wait_for(full_at, now);
+        // Of those who share a bucket none is shut out by it, so that it owes nothing.
+        let may_owe = source.is_some() && wait.is_none_or(|wait| wait < MAX_DEBT);
+        if wait.is_none() || may_owe {
+            let later = full_at.max(now).checked_add(self.every).unwrap_or(full_at);
+            match source {
+                Some(source) => drop(self.sources.insert(source, later)),
+                None => self.others = Some(later),
+            }
         }
         wait
     }
 
+    /// Until a bucket has a token that will be full then.
+    fn wait_for(&self, full_at: Instant, now: Instant) -> Option<Duration> {
+        let missing = full_at.saturating_duration_since(now).saturating_add(self.every);
+        missing.checked_sub(self.every.saturating_mul(self.burst)).filter(|wait| !wait.is_zero())
+    }
+
     /// Whether this source has a place, or can have one. Full buckets need none.
-    fn has_room(&mut self, from: IpAddr, now: Instant) -> bool {
-        if self.sources.contains_key(&from) || self.sources.len() < MAX_SOURCES {
+    fn has_room(&mut self, source: IpAddr, now: Instant) -> bool {
+        if self.sources.contains_key(&source) || self.sources.len() < MAX_SOURCES {
             return true;
         }
         if self.sweep_at.is_none_or(|at| at <= now) {
             self.sweep_at = now.checked_add(SWEEP_EVERY);
-            self.sources.retain(|_, source| !source.is_idle(now));
+            self.sources.retain(|_, full_at| *full_at > now);
         }
         self.sources.len() < MAX_SOURCES
-    }
-}
-
-/// The size of a bucket, and how fast it fills. What is in one is told by the time at which it will be full.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    burst: u32,
-    every: Duration,
-}
-
-impl Limit {
-    /// Until this bucket has a token beside those that are held.
-    fn wait(self, full_at: Instant, held: u32, now: Instant) -> Option<Duration> {
-        let taken = self.every.saturating_mul(held.saturating_add(1));
-        let missing = full_at.saturating_duration_since(now).saturating_add(taken);
-        missing.checked_sub(self.every.saturating_mul(self.burst)).filter(|wait| !wait.is_zero())
-    }
-
-    /// When this bucket will be full, now that a token is spent.
-    fn spend(self, full_at: Instant, now: Instant) -> Instant {
-        full_at.max(now).checked_add(self.every).unwrap_or(full_at)
-    }
-}
-
-/// The bucket of one source.
-#[derive(Debug)]
-struct Source<W> {
-    full_at: Instant,
-    /// Tokens of requests that are being judged.
-    held: u32,
-    /// Whoever waits has a clone.
-    turn: Arc<W>,
-}
-
-impl<W: Default> Source<W> {
-    fn new(now: Instant) -> Self {
-        Self { full_at: now, held: 0, turn: Arc::default() }
-    }
-
-    fn is_waited_for(&self) -> bool {
-        Arc::strong_count(&self.turn) > 1
-    }
-
-    /// Whether it is as one of whom nothing is known.
-    fn is_idle(&self, now: Instant) -> bool {
-        self.full_at <= now && self.held == 0 && !self.is_waited_for()
     }
 }
 
@@ -178,7 +100,7 @@ mod tests {
         Some(text.parse().unwrap())
     }
 
-    fn fail(failures: &mut Failures<()>, address: Option<IpAddr>, times: u32, now: Instant) {
+    fn fail(failures: &mut Failures, address: Option<IpAddr>, times: u32, now: Instant) {
         for nth in 0..times {
             assert_eq!(failures.record(address, now), None, "the {nth}th");
         }
@@ -191,7 +113,6 @@ mod tests {
         assert_eq!(failures.wait(here, start), None);
         fail(&mut failures, here, 3, start);
         assert_eq!(failures.wait(here, start), Some(EVERY));
-        assert_eq!(failures.record(here, start), Some(EVERY), "which does not count");
         let soon = start + EVERY / 4;
         assert_eq!(failures.wait(here, soon), Some(EVERY * 3 / 4));
         fail(&mut failures, here, 1, start + EVERY);
@@ -200,6 +121,24 @@ mod tests {
         let late = start + EVERY * 100;
         fail(&mut failures, here, 3, late);
         assert_eq!(failures.wait(here, late), Some(EVERY));
+    }
+
+    #[test]
+    fn what_fails_side_by_side_beyond_the_burst_is_owed_up_to_an_hour() {
+        let (mut failures, now) = (Failures::new(2, EVERY), Instant::now());
+        let here = address("192.0.2.1");
+        fail(&mut failures, here, 2, now);
+        for nth in 1..=10 {
+            assert_eq!(failures.record(here, now), Some(EVERY * nth));
+        }
+        assert_eq!(failures.wait(here, now), Some(EVERY * 11));
+        assert_eq!(failures.wait(here, now + EVERY * 10), Some(EVERY));
+        assert_eq!(failures.wait(here, now + EVERY * 11), None);
+        (0..100_000).for_each(|_| assert!(failures.record(here, now).is_some()));
+        assert!(failures.wait(here, now).is_some_and(|wait| wait >= MAX_DEBT && wait <= MAX_DEBT + EVERY));
+        assert_eq!(failures.record(None, now), None);
+        (0..100_000).for_each(|_| assert!(failures.record(None, now).is_none_or(|wait| wait == EVERY)));
+        assert_eq!(failures.record(None, now), Some(EVERY), "those who share a bucket owe nothing");
     }
 
     #[test]
@@ -248,50 +187,5 @@ mod tests {
             failures.record(address("192.0.2.1"), now);
             failures.wait(address("192.0.2.1"), now);
         }
-        let (mut failures, now) = (Failures::new(1, Duration::MAX), Instant::now());
-        fail(&mut failures, address("192.0.2.1"), 1, now);
-        assert!(failures.wait(address("192.0.2.1"), now + Duration::from_secs(3600)).is_some());
-    }
-
-    /// The source of a request that has to be judged.
-    fn judged(failures: &mut Failures<()>, now: Instant) -> IpAddr {
-        match failures.begin(address("192.0.2.1"), now) {
-            Admission::Judged(from) => from,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn no_more_are_judged_at_once_than_may_fail() {
-        let (mut failures, now) = (Failures::new(3, EVERY), Instant::now());
-        let from = judged(&mut failures, now);
-        failures.end(from, true, now);
-        for _ in 0..2 {
-            judged(&mut failures, now);
-        }
-        assert!(matches!(failures.begin(address("192.0.2.1"), now), Admission::Waits(_)));
-        assert_eq!(failures.wait(address("192.0.2.1"), now), None, "they need not fail");
-        failures.end(from, false, now);
-        judged(&mut failures, now);
-        for _ in 0..2 {
-            failures.end(from, true, now);
-        }
-        assert!(matches!(failures.begin(address("192.0.2.1"), now), Admission::Refused(EVERY)));
-        judged(&mut failures, now + EVERY);
-        assert!(matches!(failures.begin(None, now), Admission::Unheld));
-    }
-
-    #[test]
-    fn what_ends_well_leaves_nothing_but_while_somebody_waits() {
-        let (mut failures, now) = (Failures::new(1, EVERY), Instant::now());
-        let from = judged(&mut failures, now);
-        let waits = failures.begin(address("192.0.2.1"), now);
-        assert!(matches!(waits, Admission::Waits(_)));
-        assert!(failures.end(from, false, now).is_some());
-        assert_eq!(failures.sources.len(), 1);
-        drop(waits);
-        judged(&mut failures, now);
-        assert!(failures.end(from, false, now).is_none());
-        assert_eq!(failures.sources.len(), 0);
     }
 }

@@ -16,9 +16,10 @@ use super::{
     register::{self, Arrival},
     rejection::Rejection,
     route::{Route, origin_is_allowed, requested_key},
-    throttle::{Place, Throttle},
+    throttle::Throttle,
 };
 use crate::{
+    callback::guarded,
     connman::{ConnectionManager, RegisterRefusal},
     link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
@@ -72,7 +73,7 @@ impl<A: Authorize> Gate<A> {
     /// much failed, and is there room. On `Ok` the answer is still to come.
     pub(crate) fn admit<B>(self: &Arc<Self>, request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
         let (upgrade, parts) = begin(request);
-        let peer = self.peer_addr.as_ref().and_then(|addr| callback::call(|| addr(&parts)).ok().flatten());
+        let peer = self.peer_addr.as_ref().and_then(|addr| guarded("peer_addr", || addr(&parts)).flatten());
         let (key, from) = (requested_key(&parts).ok().map(display), peer.map(display));
         let span = tracing::info_span!("revdial.handshake", key, peer = from);
         let visit = span.in_scope(|| {
@@ -112,15 +113,9 @@ impl<A: Authorize> Gate<A> {
     /// Who is it, may they, and is the rest of the handshake right. A 101 leaves with its task running.
     async fn decide(&self, visit: Visit) -> Result<Response<()>, Response<()>> {
         let Visit { upgrade, parts, peer, pickup, permit } = visit;
-        let place = if pickup.as_ref().is_some_and(Pickup::is_asked_for) {
-            self.throttle.place_at_once(peer)
-        } else {
-            let place = self.throttle.place(peer, self.handshake_timeout).await;
-            place.map_err(|rejection| reject(&rejection))?
-        };
         match pickup {
-            Some(pickup) => self.decide_pickup(pickup, upgrade, &parts, place, permit).await,
-            None => self.decide_tunnel(upgrade, &parts, place, permit).await,
+            Some(pickup) => self.decide_pickup(pickup, upgrade, &parts, peer, permit).await,
+            None => self.decide_tunnel(upgrade, &parts, peer, permit).await,
         }
     }
 
@@ -129,10 +124,10 @@ impl<A: Authorize> Gate<A> {
         pickup: Pickup,
         upgrade: Upgrade,
         parts: &Parts,
-        place: Place,
+        peer: Option<SocketAddr>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        let judged = self.ask(&pickup.judged_as(parts), place).await;
+        let judged = self.ask(&pickup.judged_as(parts), peer).await;
         let claim = pickup.claim(judged, || upgrade.check(parts).map(drop)).map_err(pickup::Denial::response)?;
         let response = upgrade.bare_response();
         self.spawn(Box::pin(pickup::run(upgrade, claim, self.handshake_timeout, permit)))?;
@@ -143,10 +138,10 @@ impl<A: Authorize> Gate<A> {
         &self,
         upgrade: Upgrade,
         parts: &Parts,
-        place: Place,
+        peer: Option<SocketAddr>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<()>, Response<()>> {
-        let grant = self.ask(parts, place).await.map_err(|rejection| reject(&rejection))?;
+        let grant = self.ask(parts, peer).await.map_err(|rejection| reject(&rejection))?;
         let epoch = self.connman.next_epoch();
         self.connman.has_room(grant.key(), epoch).map_err(unregistered)?;
         if !offers_protocols(parts) {
@@ -175,7 +170,7 @@ impl<A: Authorize> Gate<A> {
     }
 
     /// The user's judgement, which neither a panic nor a hang in it takes further than this request.
-    async fn ask(&self, parts: &Parts, place: Place) -> Result<Grant, Rejection> {
+    async fn ask(&self, parts: &Parts, peer: Option<SocketAddr>) -> Result<Grant, Rejection> {
         let judged = callback::ask(self.handshake_timeout, async { self.authorize.authorize(parts).await }).await;
         let verdict = match judged {
             Err(failed) => Err(Rejection::failed("authorization", failed)),
@@ -184,7 +179,8 @@ impl<A: Authorize> Gate<A> {
             }
             Ok(verdict) => verdict,
         };
-        place.end(verdict)
+        let verdict = verdict.map(|grant| grant.or_peer_addr(peer));
+        verdict.map_err(|rejection| self.throttle.rejected(rejection, peer))
     }
 
     /// Runs the link, which ends before it began where the host's executor panics.

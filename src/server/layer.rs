@@ -128,11 +128,10 @@ impl<A: Authorize> RevDialLayer<A> {
     /// it. Default 50 and 200 ms: 200 agents with bad tokens behind one address do not reach it, and no token is guessed
     /// at that rate. `u32::MAX` is no limit. Services made before the call keep their own count.
     ///
-    /// While a request is judged it counts as one that failed, so that many at once are no way around the limit. Those
-    /// for whom nothing would be left if all of these failed wait for their verdicts, as long as
-    /// [`handshake_timeout`](Self::handshake_timeout), and then get 503: a fleet with good credentials behind one
-    /// address has `burst` of them judged at a time, and is never refused for its number. Whoever leaves before the
-    /// verdict has failed, since else any number could be asked about by leaving early.
+    /// A failure counts from its verdict on. Where an [`Authorize`] takes its time, more than `burst` may be judged side by
+    /// side, as many as [`max_handshakes`](Self::max_handshakes) has places; what fails of these beyond the burst is owed:
+    /// nobody from there is listened to until it is paid back at the rate, an hour at the most. So the rate holds however
+    /// many come at once, and a fleet with good credentials behind one address is never refused for its number.
     ///
     /// Addresses are what [`peer_addr`](Self::peer_addr) says; of IPv6, the first 64 bits count. All that come from no
     /// known address share one count, and so do those for whom there is no room beside 4,096 others. Since that may be

@@ -87,9 +87,8 @@
 //!
 //! In this order: 431 a head over 16 KiB or 100 headers · 405 not `GET` · 426 no upgrade to WebSocket · 403 an `Origin`
 //! that is not [allowed](RevDialLayer::allow_origin) · 429 too many
-//! [failures from there](RevDialLayer::max_auth_failures) · 503 too many [handshakes](RevDialLayer::max_handshakes), or others
-//! from there are judged for too long · what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it
-//! takes too long) · 503 too many
+//! [failures from there](RevDialLayer::max_auth_failures) · 503 too many [handshakes](RevDialLayer::max_handshakes) ·
+//! what [`Authorize`] says (401, 400, 403, 429, 503; 500 when it panics, 408 when it takes too long) · 503 too many
 //! [tunnels](crate::connman::ConnectionManagerBuilder::max_tunnels) · 426 WebSocket version · 400 WebSocket key, or a
 //! body · 426 subprotocols of which none is `revdial.v1` · 101, or over HTTP/2 200. Each 429 and 503 has `Retry-After`.
 //! Answers have no body, and nothing in them comes from the request. What is not on the layer's path goes to the inner
