@@ -105,8 +105,7 @@ async fn o3_a_key_that_cannot_be_had_is_reported_with_its_status_and_reason() {
     assert_eq!(asked(io(), URI, "alice").await, 503);
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let refusals: Vec<_> =
-        log.lines().filter(|line| line.contains("tunnel refused") && line.contains("status=")).collect();
+    let refusals: Vec<_> = log.lines().filter(|line| line.contains("tunnel refused")).collect();
     let expected = ["409 in_use", "403 foreign", "503 overloaded", "503 shutting_down"];
     assert_eq!(refusals.len(), expected.len(), "{log}");
     for (refusal, expected) in refusals.iter().zip(expected) {

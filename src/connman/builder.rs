@@ -203,7 +203,8 @@ impl ConnectionManagerBuilder {
     /// be gone again; [`epoch`](ConnectionManager::epoch) tells.
     ///
     /// Calls for one key follow one another; whoever connects during one is told by one more after it, the newest alone.
-    /// An arrival that is overtaken by a newer one on its way to the hook is told as that, or not at all.
+    /// An arrival that is overtaken by a newer one on its way to the hook is told as that, or not at all; so one may be told
+    /// twice, and what is done for it has to bear that.
     /// At most 100 calls run at once, over all keys. One that panics, or takes longer than 10 s, is dropped and counted
     /// in `revdial_callback_failures_total`.
     ///

@@ -133,6 +133,8 @@ impl<T: Handle> Inner<T> {
         match (event, event.reason()) {
             // Its end is told.
             (TunnelEvent::Draining { .. }, _) => tracing::debug!(%key, %epoch, "tunnel {name}"),
+            // Whoever asked tells it, with the answer.
+            (TunnelEvent::Refused { .. }, Some(reason)) => tracing::debug!(%key, %epoch, %reason, "tunnel {name}"),
             (_, Some(reason)) => tracing::info!(%key, %epoch, %reason, "tunnel {name}"),
             (_, None) => tracing::info!(%key, %epoch, "tunnel {name}"),
         }

@@ -227,9 +227,9 @@ impl Driving {
                 state.settle();
                 let last = message.is_none() || !state.session.wants_transmit();
                 // Parked in the same critical section that found nothing to send. What was counted is told beside what
-                // is sent: whatever comes is acked.
+                // is sent, which is soon where something comes: it is acked.
                 let parked = last.then(|| {
-                    let news = message.is_some().then(|| state.unreported());
+                    let news = (message.is_some() || !room).then(|| state.unreported());
                     (state.park(cx.waker(), room), news)
                 });
                 (message, parked)

@@ -169,5 +169,5 @@ async fn b22_b84_the_log_says_why_a_tunnel_went_or_was_refused() {
     connman.shutdown();
     let _refused = tokio::spawn(net.build(crate::prompt("a")).listen().1);
     sleep(SECOND).await;
-    assert!(reasons(&told).contains(&("tunnel refused".to_owned(), "the server goes down".to_owned())));
+    assert!(reasons(&told).contains(&("tunnel refused".to_owned(), "shutting_down".to_owned())));
 }
