@@ -78,7 +78,8 @@ impl ProxyBuilder {
         self
     }
 
-    /// How many idle connections are kept for each target of each agent. Default 8; 0 keeps none.
+    /// How many idle connections are kept for each target of each agent, and as many for requests with a
+    /// [`MaxWait`](super::MaxWait), which have a pool of their own. Default 8; 0 keeps none.
     pub fn max_idle(mut self, connections: usize) -> Self {
         self.settings.max_idle = connections;
         self
