@@ -30,6 +30,7 @@ mod stats;
 mod steps;
 mod stream;
 mod tls;
+mod unverified;
 mod way;
 #[path = "../sandbox/websocket.rs"]
 mod websocket;

@@ -1,8 +1,5 @@
 //! TLS to the server, and what its failures mean.
 
-#[path = "../../src/agent/tls/unverified.rs"]
-mod unverified;
-
 use std::{error::Error as StdError, io, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
@@ -13,10 +10,10 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use self::unverified::Unverified;
 use crate::{
     fault::{Failure, Fault},
     server::Server,
+    unverified::Unverified,
     way::BoxedIo,
     words::{shown, took},
 };
@@ -98,7 +95,8 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
             ("it is self-signed, of a private authority (then: --ca FILE), or a middlebox looks into TLS", "-issuer")
         }
         other if format!("{other:?}").contains("CaUsedAsEndEntity") => (
-            "it is an authority's, as openssl req -x509 makes them; a server's is made with -addext basicConstraints=critical,CA:FALSE",
+            "it is an authority's, as openssl req -x509 makes them; a server's is made with \
+             -addext basicConstraints=critical,CA:FALSE",
             "-ext basicConstraints",
         ),
         _ => ("it is not what a server's certificate has to be; agents refuse it too", "-text"),

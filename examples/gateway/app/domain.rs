@@ -1,8 +1,8 @@
 //! Sandboxes at host names of their own: `KEY.tunnels.example`, `TARGET__KEY.tunnels.example`.
 //!
 //! Each has an origin of its own, so that browsers keep their pages, cookies and storage apart from one another and from
-//! the gateway's, and links that begin with `/` work; [cookies](cookies) stay with their host. It takes a wildcard in DNS and, for https, in a certificate: best
-//! for a domain that is used for nothing else.
+//! the gateway's, and links that begin with `/` work; [`cookies`] stay with their host. It takes a wildcard in DNS and,
+//! for https, in a certificate: best for a domain that is used for nothing else.
 //!
 //! Between a target and its key stand two underscores. A host name has no `~`, dots and `--` may be parts of keys, but
 //! no target has an underscore: what stands before the first `__` is the target. A key that has `__` in it itself is

@@ -149,6 +149,7 @@ fn judge(rungs: &[Rung], up_to: Duration) -> Outcome<()> {
     if after > SIGN_OF_LIFE {
         return Ok(Passed::ok(format!("{what}; sandboxes give a sign of life each 15 s, which is enough"), ()));
     }
-    let next = "raise the middlebox's idle time-out (nginx: proxy_read_timeout, HAProxy: timeout tunnel), or lower --ping-interval at both ends";
+    let next = "raise the middlebox's idle time-out (nginx: proxy_read_timeout, HAProxy: timeout tunnel), or lower \
+                --ping-interval at both ends";
     Err(Failure::new(Fault::Idle, what, "a middlebox cuts sooner than a sandbox gives a sign of life", next))
 }
