@@ -30,8 +30,23 @@ pub(crate) async fn exchange(addr: SocketAddr, head: &str) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
+/// The whole answer to the form with this token, with more headers.
+pub(crate) async fn login(gateway: &Gateway, host: &str, token: &str, more: &str) -> String {
+    let form = format!("token={token}");
+    let head = format!(
+        "POST /.gateway/login HTTP/1.1\r\nhost: {host}\r\n{more}content-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n",
+        form.len()
+    );
+    let mut socket = TcpStream::connect(gateway.addr).await.unwrap();
+    socket.write_all(format!("{head}connection: close\r\n\r\n{form}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(DEADLINE, socket.read_to_string(&mut answer)).await.expect("in time").expect("text");
+    answer
+}
+
 /// The status of a GET of a path at a host name, with more headers, and the body.
-async fn get(gateway: &Gateway, host: &str, path: &str, more: &str) -> (u16, String) {
+pub(crate) async fn get(gateway: &Gateway, host: &str, path: &str, more: &str) -> (u16, String) {
     let (head, body) = exchange(gateway.addr, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{more}")).await;
     (head[9..12].parse().expect("a status"), body)
 }
@@ -113,19 +128,7 @@ async fn callers_show_the_token_at_every_host_name_and_the_cookie_stays_here() {
         assert!(head.starts_with("http/1.1 401 ") && head.contains("default-src 'none'"), "{head}");
         assert!(body.contains("action=\"/.gateway/login\""), "{body}");
 
-        let login = async |token: &str, more: &str| {
-            let form = format!("token={token}");
-            let head = format!(
-                "POST /.gateway/login HTTP/1.1\r\nhost: {host}\r\n{more}content-type: application/x-www-form-urlencoded\r\n\
-                 content-length: {}\r\n",
-                form.len()
-            );
-            let mut socket = TcpStream::connect(gateway.addr).await.unwrap();
-            socket.write_all(format!("{head}connection: close\r\n\r\n{form}").as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            timeout(DEADLINE, socket.read_to_string(&mut answer)).await.expect("in time").expect("text");
-            answer
-        };
+        let login = async |token: &str, more: &str| login(&gateway, host, token, more).await;
         assert!(login("wrong", "").await.starts_with("HTTP/1.1 401 "));
         assert!(login("", "").await.starts_with("HTTP/1.1 401 "));
         assert!(login("callers-secret", "origin: https://elsewhere.example\r\n").await.starts_with("HTTP/1.1 403 "));

@@ -9,11 +9,19 @@ use std::{
 };
 
 use table::Guesses;
+use tokio::time::timeout;
 
-use crate::{Gateway, domain::exchange};
+use crate::{
+    Gateway,
+    domain::{exchange, get, login},
+    process::DEADLINE,
+};
 
 /// The flags of a gateway with a token, behind a proxy on this machine.
 const BEHIND: &str = "--caller-token callers-secret --trusted-proxy 127.0.0.1";
+
+const RIGHT: &str = "authorization: Bearer callers-secret\r\n";
+const WRONG: &str = "authorization: Bearer wrong\r\n";
 
 /// The head of the answer to `/stats` with these headers.
 async fn stats(gateway: &Gateway, shown: &str) -> String {
@@ -22,39 +30,94 @@ async fn stats(gateway: &Gateway, shown: &str) -> String {
 
 /// Guesses until that is one too many; how often it was not.
 async fn guess(gateway: &Gateway, shown: &str) -> usize {
-    for nth in 0..200 {
-        let head = stats(gateway, shown).await;
-        if head.starts_with("http/1.1 429 ") {
-            assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
-            return nth;
+    let guesses = async {
+        for nth in 0.. {
+            let head = stats(gateway, shown).await;
+            if head.starts_with("http/1.1 429 ") {
+                assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+                return nth;
+            }
+            assert!(head.starts_with("http/1.1 401 "), "{head}");
         }
-        assert!(head.starts_with("http/1.1 401 "), "{head}");
-    }
-    panic!("nobody minds {shown}");
+        unreachable!("that is for ever")
+    };
+    timeout(DEADLINE, guesses).await.unwrap_or_else(|_| panic!("nobody minds {shown}"))
+}
+
+/// Guesses from there until what is `shown` is refused with the wrong ones. It has to come before one more may be wrong.
+async fn shut_out(gateway: &Gateway, from: &str, shown: &str) {
+    let refused = async {
+        loop {
+            guess(gateway, &format!("{from}{WRONG}")).await;
+            if stats(gateway, &format!("{from}{shown}")).await.starts_with("http/1.1 429 ") {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, refused).await.unwrap_or_else(|_| panic!("{shown} is told from a wrong one"));
 }
 
 #[tokio::test]
 async fn wrong_tokens_are_limited_by_the_address_that_shows_them_and_right_ones_are_not_told_there() {
-    for wrong in ["authorization: Bearer wrong\r\n", "cookie: revdial_gateway=wrong\r\n"] {
-        let gateway = Gateway::with(BEHIND).await;
-        let from = |member: &str| format!("x-forwarded-for: 192.0.2.66\r\nx-forwarded-for: 192.0.2.67, {member}\r\n");
-        // Whoever shows nothing guesses nothing.
+    let gateway = Gateway::with(BEHIND).await;
+    let from = |member: &str| format!("x-forwarded-for: 192.0.2.66\r\nx-forwarded-for: 192.0.2.67, {member}\r\n");
+    let here = from("198.51.100.1");
+    // Whoever shows nothing guesses nothing, nor does a name with a password, which is for the sandbox.
+    for shown in ["", "authorization: Basic YTpi\r\n"] {
         for _ in 0..60 {
-            assert!(stats(&gateway, &from("198.51.100.1")).await.starts_with("http/1.1 401 "));
+            assert!(stats(&gateway, &format!("{here}{shown}")).await.starts_with("http/1.1 401 "));
         }
-        let guesses = guess(&gateway, &format!("{}{wrong}", from("198.51.100.1"))).await;
-        assert!((50..100).contains(&guesses), "{guesses}");
-        let right = "authorization: Bearer callers-secret\r\n";
-        assert!(stats(&gateway, &format!("{}{right}", from("198.51.100.1"))).await.starts_with("http/1.1 429 "));
-        // Others may, as may the proxy's own machine.
-        for other in [from("198.51.100.2"), from("2001:db8::1"), String::new()] {
-            assert!(stats(&gateway, &format!("{other}{right}")).await.starts_with("http/1.1 200 "), "{other}");
-        }
-        let later = async {
-            while !stats(&gateway, &format!("{}{right}", from("198.51.100.1"))).await.starts_with("http/1.1 200 ") {}
-        };
-        tokio::time::timeout(crate::process::DEADLINE, later).await.expect("it passes");
     }
+    let guesses = guess(&gateway, &format!("{here}{WRONG}")).await;
+    assert!(guesses >= 50, "{guesses}");
+    shut_out(&gateway, &here, RIGHT).await;
+    // Others may, as may the proxy's own machine.
+    for other in [from("198.51.100.2"), from("2001:db8::1"), String::new()] {
+        assert!(stats(&gateway, &format!("{other}{RIGHT}")).await.starts_with("http/1.1 200 "), "{other}");
+    }
+    let later = async { while !stats(&gateway, &format!("{here}{RIGHT}")).await.starts_with("http/1.1 200 ") {} };
+    timeout(DEADLINE, later).await.expect("it passes");
+}
+
+#[tokio::test]
+async fn a_wrong_cookie_is_no_guess_whosever_page_it_comes_from() {
+    let gateway = Gateway::with("--caller-token callers-secret --domain tunnels.example").await;
+    for (host, told, status) in [
+        ("tunnels.example", "", 401),
+        ("tunnels.example", "origin: http://a.tunnels.example\r\nsec-fetch-site: same-site\r\n", 403),
+        ("b.tunnels.example", "", 401),
+        ("b.tunnels.example", "sec-fetch-site: same-site\r\nsec-fetch-mode: no-cors\r\n", 403),
+    ] {
+        for _ in 0..100 {
+            let shown = format!("{told}cookie: revdial_gateway=x\r\n");
+            assert_eq!(get(&gateway, host, "/stats", &shown).await.0, status, "{host} {told}");
+        }
+        assert_ne!(get(&gateway, host, "/stats", RIGHT).await.0, 429, "{host} {told}");
+        let answer = login(&gateway, host, "callers-secret", "").await;
+        assert!(answer.starts_with("HTTP/1.1 303 "), "{host} {told}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_cookie_is_not_shut_out_with_those_who_guess_at_the_same_address() {
+    let gateway = Gateway::with(BEHIND).await;
+    let answer = login(&gateway, "gateway", "callers-secret", "").await;
+    let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
+    let shown = format!("cookie: {}\r\n", cookie.split_once(';').expect("attributes").0);
+    shut_out(&gateway, "", RIGHT).await;
+    for more in ["", WRONG] {
+        assert!(stats(&gateway, &format!("{shown}{more}")).await.starts_with("http/1.1 200 "), "{more}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_guessed_at_a_sandboxs_host_name_shuts_nobody_out_of_the_gateways() {
+    let gateway = Gateway::with("--caller-token callers-secret --domain tunnels.example").await;
+    let guesses = async { while get(&gateway, "a.tunnels.example", "/", WRONG).await.0 != 429 {} };
+    timeout(DEADLINE, guesses).await.expect("it is too often at last");
+    assert_eq!(get(&gateway, "tunnels.example", "/stats", RIGHT).await.0, 200);
+    let answer = login(&gateway, "tunnels.example", "callers-secret", "").await;
+    assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
 }
 
 #[tokio::test]
@@ -84,10 +147,30 @@ async fn the_form_counts_wrong_tokens_too() {
     panic!("the form takes any number of guesses");
 }
 
+/// An address of IPv6 of the nth subscriber.
+fn nth(n: u128) -> IpAddr {
+    Ipv6Addr::from_bits(n << 64 | n).into()
+}
+
+#[test]
+fn an_address_is_wrong_so_often_at_once_and_then_at_the_rate() {
+    const EVERY: Duration = Duration::from_millis(200);
+    let (guesses, now) = (Guesses::default(), Instant::now());
+    for times in 0..50 {
+        assert_eq!(guesses.wait(nth(1), now), None, "after {times}");
+        guesses.wrong(nth(1), now);
+    }
+    assert_eq!(guesses.wait(nth(1), now), Some(EVERY));
+    assert_eq!(guesses.wait(nth(2), now), None, "another's");
+    assert_eq!(guesses.wait(nth(1), now + EVERY / 4), Some(EVERY * 3 / 4));
+    assert_eq!(guesses.wait(nth(1), now + EVERY), None);
+    guesses.wrong(nth(1), now + EVERY);
+    assert_eq!(guesses.wait(nth(1), now + EVERY), Some(EVERY));
+}
+
 #[test]
 fn whoever_guesses_most_is_remembered_however_many_others_come() {
     let (guesses, now) = (Guesses::default(), Instant::now());
-    let nth = |n: u128| IpAddr::from(Ipv6Addr::from_bits(n << 64 | n));
     for _ in 0..100 {
         guesses.wrong(nth(0), now);
     }

@@ -1,12 +1,13 @@
 //! Who may use the gateway: whoever shows the callers' token or, where there is none, whoever is on this machine.
 //!
-//! A browser shows the token once, in a form, and gets a cookie for it: the token's HMAC, which scripts cannot read, and
-//! which comes back only from pages of the same site. It is good until the token changes.
+//! A browser shows the token once, in a form, and gets a cookie for it: a random value, which scripts cannot read, and
+//! which comes back only from pages of the same site. It is good until the gateway ends; then the form comes again.
 //!
 //! A cookie, and being on this machine, are nothing that a caller shows: browsers add them to whatever a page asks for.
 //! They therefore count only for pages of the same origin; others get 403, also those of sandboxes.
 //!
-//! Whoever shows wrong tokens too often gets 429 for a while, whatever it shows then.
+//! Whoever shows wrong tokens too often gets 429 for a while, for right ones too. A cookie is no token: nobody guesses it,
+//! so no wrong one counts, which a page of a sandbox could give its viewer, and a right one is good all the while.
 
 use std::{
     collections::HashMap,
@@ -19,9 +20,10 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
-    response::{IntoResponse, Redirect, Response},
+    response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
-use revdial::server::{KeyedBearer, SharedBearer};
+use data_encoding::HEXLOWER;
+use revdial::server::SharedBearer;
 
 use super::{
     App, cookies,
@@ -38,6 +40,8 @@ pub(crate) struct Callers {
     credentials: Option<Credentials>,
     domain: Option<Domain>,
     guesses: Guesses,
+    /// Apart, since a page of a sandbox can guess at the sandbox's own host name, and that from its viewer's address.
+    guesses_at_sandboxes: Guesses,
 }
 
 #[derive(Clone)]
@@ -49,24 +53,30 @@ struct Credentials {
 
 impl Callers {
     pub(crate) fn new(token: Option<String>, domain: Option<Domain>) -> Result<Self, revdial::Error> {
-        Ok(Self { credentials: token.map(Credentials::new).transpose()?, domain, guesses: Guesses::default() })
+        let credentials = token.map(Credentials::new).transpose()?;
+        Ok(Self { credentials, domain, guesses: Guesses::default(), guesses_at_sandboxes: Guesses::default() })
     }
 
     /// Whether the request may go on, without what was for us alone.
     pub(crate) fn admit(&self, caller: SocketAddr, request: &mut Request) -> Result<(), Refused> {
         let cookies = cookies::take(request.headers_mut());
+        let is_foreign = is_foreign(request);
         match &self.credentials {
             Some(known) => {
-                self.may_try(caller)?;
-                if known.token.accepts(request.headers()) {
+                let has_cookie = !is_foreign && cookies.shown().iter().any(|shown| accepts(&known.cookie, shown));
+                let is_token = || known.token.accepts(request.headers());
+                // With the cookie whatever stands there is for the sandbox. No page of another origin can put it there.
+                let is_guess = !has_cookie && shows_a_token(request.headers());
+                let has_token = if is_guess { self.judge(caller, request, is_token)? } else { is_token() };
+                if has_token {
                     request.headers_mut().remove(header::AUTHORIZATION);
                     return Ok(());
                 }
-                if !cookies.iter().any(|shown| accepts(&known.cookie, shown)) {
-                    if !cookies.is_empty() || request.headers().contains_key(header::AUTHORIZATION) {
-                        self.guesses.wrong(caller.ip(), Instant::now());
-                    }
-                    return Err(Refused::Unknown { wants_a_page: wants_a_page(request) });
+                if !has_cookie && !is_foreign {
+                    return Err(Refused::Unknown {
+                        wants_a_page: wants_a_page(request),
+                        forgotten: cookies.forgotten(),
+                    });
                 }
             }
             None if !caller.ip().to_canonical().is_loopback() || is_proxied(request.headers()) => {
@@ -75,11 +85,26 @@ impl Callers {
             None if self.is_misled(request) => return Err(Refused::Misled),
             None => {}
         }
-        if is_foreign(request) { Err(Refused::Foreign) } else { Ok(()) }
+        if is_foreign { Err(Refused::Foreign) } else { Ok(()) }
     }
 
-    fn may_try(&self, caller: SocketAddr) -> Result<(), Refused> {
-        self.guesses.wait(caller.ip(), Instant::now()).map_or(Ok(()), |wait| Err(Refused::TooOften(wait)))
+    /// Whether a token is right that somebody shows. It counts if it is wrong, and is not looked at if too many were.
+    fn judge(&self, caller: SocketAddr, request: &Request, is_right: impl FnOnce() -> bool) -> Result<bool, Refused> {
+        let (guesses, now) = (self.guesses_at(request), Instant::now());
+        if let Some(wait) = guesses.wait(caller.ip(), now) {
+            return Err(Refused::TooOften(wait));
+        }
+        let is_right = is_right();
+        if !is_right {
+            guesses.wrong(caller.ip(), now);
+        }
+        Ok(is_right)
+    }
+
+    fn guesses_at(&self, request: &Request) -> &Guesses {
+        let host = domain::host(request).map(domain::without_port);
+        let is_sandbox = self.domain.as_ref().zip(host).is_some_and(|(domain, host)| domain.name(host).is_some());
+        if is_sandbox { &self.guesses_at_sandboxes } else { &self.guesses }
     }
 
     /// Whether a browser on this machine may have been led here by a name of somebody else's, which is the origin of
@@ -94,9 +119,9 @@ impl Callers {
 
 /// Why a request does not go on.
 pub(crate) enum Refused {
-    /// It shows neither token nor cookie.
-    Unknown { wants_a_page: bool },
-    /// Too many wrong ones came from there.
+    /// It shows neither token nor cookie, or old ones: these cookies.
+    Unknown { wants_a_page: bool, forgotten: Vec<String> },
+    /// Too many wrong tokens came from there.
     TooOften(Duration),
     /// It comes from another machine.
     Elsewhere,
@@ -109,7 +134,10 @@ pub(crate) enum Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let why = match self {
-            Self::Unknown { wants_a_page } => return page::login(wants_a_page, None),
+            Self::Unknown { wants_a_page, forgotten } => {
+                let forgotten = forgotten.into_iter().map(|cookie| (header::SET_COOKIE, cookie));
+                return (AppendHeaders(forgotten), page::login(wants_a_page, None)).into_response();
+            }
             Self::TooOften(wait) => {
                 let later = [(header::RETRY_AFTER, wait.as_secs() + 1)];
                 return (StatusCode::TOO_MANY_REQUESTS, later, "too many wrong tokens from there\n").into_response();
@@ -124,8 +152,7 @@ impl IntoResponse for Refused {
 
 impl Credentials {
     fn new(token: String) -> Result<Self, revdial::Error> {
-        let name = "gateway.cookie".parse().expect("it can be a key");
-        let cookie_value = KeyedBearer::new(&token)?.token_for(&name);
+        let cookie_value = HEXLOWER.encode(&rand::random::<[u8; 32]>());
         Ok(Self { token: SharedBearer::new(token)?, cookie: SharedBearer::new(&cookie_value)?, cookie_value })
     }
 }
@@ -150,21 +177,22 @@ pub(crate) async fn login(
     parts: Parts,
     Form(fields): Form<HashMap<String, String>>,
 ) -> Response {
-    let is_secure = parts.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
-    if is_foreign(&Request::from_parts(parts, axum::body::Body::empty())) {
+    let request = Request::from_parts(parts, axum::body::Body::empty());
+    if is_foreign(&request) {
         return Refused::Foreign.into_response();
     }
-    let Callers { credentials: Some(known), guesses, .. } = &app.callers else {
+    let Some(known) = &app.callers.credentials else {
         return Redirect::to("/").into_response();
     };
-    if let Err(refused) = app.callers.may_try(caller) {
-        return refused.into_response();
+    let is_token = || fields.get("token").is_some_and(|shown| accepts(&known.token, shown.as_bytes()));
+    match app.callers.judge(caller, &request, is_token) {
+        Ok(true) => {
+            let cookie = cookies::set(&known.cookie_value, cookies::is_by_https(request.headers()));
+            ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
+        }
+        Ok(false) => page::login(true, Some("That is not the token.")),
+        Err(refused) => refused.into_response(),
     }
-    if !fields.get("token").is_some_and(|shown| accepts(&known.token, shown.as_bytes())) {
-        guesses.wrong(caller.ip(), Instant::now());
-        return page::login(true, Some("That is not the token."));
-    }
-    ([(header::SET_COOKIE, cookies::set(&known.cookie_value, is_secure))], Redirect::to("/")).into_response()
 }
 
 /// Whether a proxy says that it asks for somebody else: with one on this machine everybody comes from this machine.
@@ -196,6 +224,12 @@ fn is_foreign(request: &Request) -> bool {
 fn wants_a_page(request: &Request) -> bool {
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     request.method() == Method::GET && accepts.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Whether there is something that could be the token. Browsers send names and passwords to sandboxes by themselves.
+fn shows_a_token(headers: &HeaderMap) -> bool {
+    let is_bearer = |shown: &HeaderValue| shown.as_bytes().get(..7).is_some_and(|s| s.eq_ignore_ascii_case(b"bearer "));
+    headers.get_all(header::AUTHORIZATION).iter().any(is_bearer)
 }
 
 /// In constant time, as the bearer does it.

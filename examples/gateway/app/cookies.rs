@@ -3,7 +3,7 @@
 //! Hosts share cookies where they share a domain, and sandboxes below paths share one host with the gateway. So no
 //! sandbox gets the gateway's cookie or sets it, none sets a cookie for other hosts than its own, and none clears what
 //! others have in the browser. A page's script can still set cookies for the whole domain. By https that does not touch
-//! the gateway's, which browsers keep to one host for its name's sake.
+//! the gateway's, which browsers keep to one host for its name's sake: there no other name is taken for it.
 
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
@@ -24,13 +24,36 @@ const FOR_ALL_OF_AN_ORIGIN: [HeaderName; 4] = [
     HeaderName::from_static("report-to"),
 ];
 
-/// Takes our cookies out of a request's headers, so that no sandbox gets them: their values.
-pub(crate) fn take(headers: &mut HeaderMap) -> Vec<Vec<u8>> {
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+/// The values of our cookies in a request, by name.
+pub(crate) struct Ours {
+    of_one_host: Vec<Vec<u8>>,
+    plain: Vec<Vec<u8>>,
+    is_by_https: bool,
+}
+
+impl Ours {
+    /// Those that may be good. Browsers send those of one host by https only.
+    pub(crate) fn shown(&self) -> &[Vec<u8>] {
+        if self.is_by_https || !self.of_one_host.is_empty() { &self.of_one_host } else { &self.plain }
+    }
+
+    /// What has a browser forget them, in a `Set-Cookie` each.
+    pub(crate) fn forgotten(&self) -> Vec<String> {
+        let names = [(true, &self.of_one_host), (false, &self.plain)];
+        let shown = names.into_iter().filter(|(_, values)| !values.is_empty());
+        shown.map(|(is_secure, _)| format!("{}; Max-Age=0", set("", is_secure))).collect()
+    }
+}
+
+/// Takes our cookies out of a request's headers, so that no sandbox gets them.
+pub(crate) fn take(headers: &mut HeaderMap) -> Ours {
+    let mut ours = Ours { of_one_host: Vec::new(), plain: Vec::new(), is_by_https: is_by_https(headers) };
+    let mut others = Vec::new();
     for value in headers.get_all(header::COOKIE) {
         for cookie in value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
             match name_and_value(cookie) {
-                (name, value) if is_ours(name) => ours.push(value.to_owned()),
+                (NAME_OF_ONE_HOST, value) => ours.of_one_host.push(value.to_owned()),
+                (NAME, value) => ours.plain.push(value.to_owned()),
                 _ => others.push(cookie),
             }
         }
@@ -39,6 +62,14 @@ pub(crate) fn take(headers: &mut HeaderMap) -> Vec<Vec<u8>> {
     headers.remove(header::COOKIE);
     headers.extend(others.map(|others| (header::COOKIE, others)));
     ours
+}
+
+/// Whether a browser asks by https, as far as it or the proxy that ends TLS tells.
+pub(crate) fn is_by_https(headers: &HeaderMap) -> bool {
+    match headers.get(header::ORIGIN) {
+        Some(origin) => origin.as_bytes().starts_with(b"https:"),
+        None => headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https"),
+    }
 }
 
 /// Our cookie, for this host only, as long as the browser runs.

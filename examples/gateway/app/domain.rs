@@ -27,7 +27,7 @@ pub(crate) struct Domain(Arc<str>);
 
 impl Domain {
     /// What a host name has in front of the domain; `None` if it is not below it.
-    fn name<'a>(&self, host: &'a str) -> Option<&'a str> {
+    pub(crate) fn name<'a>(&self, host: &'a str) -> Option<&'a str> {
         let (name, domain) = host.split_at_checked(host.len().checked_sub(self.0.len())?)?;
         domain.eq_ignore_ascii_case(&self.0).then_some(name)
     }
