@@ -183,3 +183,17 @@ fn whoever_guesses_most_is_remembered_however_many_others_come() {
     assert_eq!(guesses.wait(nth(9_999), now), None);
     assert_eq!(guesses.wait(nth(0), now + Duration::from_secs(60)), None, "nothing lasts for ever");
 }
+
+#[test]
+fn there_is_room_again_once_a_second() {
+    let (guesses, now) = (Guesses::default(), Instant::now());
+    for n in 0..5_000 {
+        guesses.wrong(nth(n), now);
+    }
+    let is_shut_out = |newcomer: u128, at: Instant| {
+        (0..60).for_each(|_| guesses.wrong(nth(newcomer), at));
+        guesses.wait(nth(newcomer), at).is_some()
+    };
+    assert!(!is_shut_out(9_000, now + Duration::from_millis(999)), "all of them are looked through once a second only");
+    assert!(is_shut_out(9_000, now + Duration::from_secs(1)));
+}

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,37 +17,53 @@ const EVERY: Duration = Duration::from_millis(200);
 /// Addresses that are remembered at once.
 const MAX_SOURCES: usize = 4096;
 
-/// Each source that was wrong lately, and when that is forgotten.
+/// How often they are looked through for those to forget, when there is no room for another.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Default)]
-pub(crate) struct Guesses(Arc<Mutex<HashMap<IpAddr, Instant>>>);
+pub(crate) struct Guesses(Arc<Mutex<Sources>>);
+
+#[derive(Default)]
+struct Sources {
+    /// Each that was wrong lately, and when that is forgotten.
+    forgotten_at: HashMap<IpAddr, Instant>,
+    sweep_at: Option<Instant>,
+}
 
 impl Guesses {
     /// How long nothing from there is judged.
     pub(crate) fn wait(&self, caller: IpAddr, now: Instant) -> Option<Duration> {
-        let forgotten_at = self.with(|sources| sources.get(&source(caller)).copied())?;
+        let forgotten_at = *self.lock().forgotten_at.get(&source(caller))?;
         let beyond = (forgotten_at + EVERY).saturating_duration_since(now).saturating_sub(EVERY * BURST);
         (!beyond.is_zero()).then_some(beyond)
     }
 
-    /// It was a wrong one.
+    /// It was a wrong one. Where there is no room it does not count: one who has that many addresses can try as often as
+    /// with them, and others are not shut out.
     pub(crate) fn wrong(&self, caller: IpAddr, now: Instant) {
-        let source = source(caller);
-        self.with(|sources| {
-            if !sources.contains_key(&source) && sources.len() >= MAX_SOURCES {
-                sources.retain(|_, forgotten_at| *forgotten_at > now);
-            }
-            // Those are left that came from everywhere at once: the one that did the least makes room.
-            if !sources.contains_key(&source) && sources.len() >= MAX_SOURCES {
-                let least = sources.iter().min_by_key(|(_, forgotten_at)| **forgotten_at).map(|(source, _)| *source);
-                least.map(|least| sources.remove(&least));
-            }
-            let forgotten_at = sources.entry(source).or_insert(now);
+        let (source, mut sources) = (source(caller), self.lock());
+        if sources.has_room(source, now) {
+            let forgotten_at = sources.forgotten_at.entry(source).or_insert(now);
             *forgotten_at = now.max(*forgotten_at) + EVERY;
-        });
+        }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut HashMap<IpAddr, Instant>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> MutexGuard<'_, Sources> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sources {
+    /// Whether this one has a place, or can have one.
+    fn has_room(&mut self, source: IpAddr, now: Instant) -> bool {
+        if self.forgotten_at.contains_key(&source) || self.forgotten_at.len() < MAX_SOURCES {
+            return true;
+        }
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.sweep_at = Some(now + SWEEP_EVERY);
+            self.forgotten_at.retain(|_, forgotten_at| *forgotten_at > now);
+        }
+        self.forgotten_at.len() < MAX_SOURCES
     }
 }
 
