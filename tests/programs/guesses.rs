@@ -121,6 +121,27 @@ async fn what_is_guessed_at_a_sandboxs_host_name_shuts_nobody_out_of_the_gateway
 }
 
 #[tokio::test]
+async fn an_address_counts_however_a_proxy_writes_it_and_one_that_is_none_is_in_the_log() {
+    let gateway = Gateway::with(BEHIND).await;
+    let forwarded = |address: &str| format!("x-forwarded-for: {address}\r\n");
+    for (ways, other) in [
+        (&["192.0.2.1", "192.0.2.1:5678", "192.0.2.1:9", "[::ffff:192.0.2.1]:7"][..], "192.0.2.2:5678"),
+        (&["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:5678", "\"[2001:db8::1]:5678\""][..], "[2001:db8:0:1::1]:7"),
+    ] {
+        for way in ways {
+            shut_out(&gateway, &forwarded(way), RIGHT).await;
+            let from_there = async |way: &str| stats(&gateway, &format!("{}{WRONG}", forwarded(way))).await;
+            assert!(from_there(other).await.starts_with("http/1.1 401 "), "{other} is not {way}");
+        }
+    }
+    assert!(stats(&gateway, RIGHT).await.starts_with("http/1.1 200 "), "none of it was the proxy's own doing");
+    for _ in 0..2 {
+        stats(&gateway, &forwarded("unknown")).await;
+    }
+    gateway.program.logs("X-Forwarded-For ends in no address").await;
+}
+
+#[tokio::test]
 async fn a_proxy_that_is_not_trusted_says_nothing_of_addresses() {
     let gateway = Gateway::with("--caller-token callers-secret --trusted-proxy 192.0.2.1").await;
     for nth in 0..200 {

@@ -1,6 +1,9 @@
 //! From where a request comes: the peer of its connection or, behind a proxy that is trusted, the proxy's peer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Once,
+};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
@@ -33,6 +36,20 @@ pub(crate) async fn behind_the_proxy(
 
 /// What the proxy itself has written: callers write what comes before.
 fn last_forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    static UNREADABLE: Once = Once::new();
     let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+    let ip = last.to_str().ok().and_then(|all| address(all.rsplit(',').next()?));
+    if ip.is_none() {
+        UNREADABLE.call_once(|| {
+            tracing::warn!("the trusted proxy's X-Forwarded-For ends in no address: all who come through it are one");
+        });
+    }
+    ip
+}
+
+/// An address as proxies write it: some with a port, those of IPv6 also in brackets, and these in quotes.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().or_else(|_| text.parse().map(|with_port: SocketAddr| with_port.ip())).ok()
 }
