@@ -1,6 +1,6 @@
 //! The one public error: what went wrong, who is to blame, and whether a retry is safe.
 
-use std::{error::Error as StdError, fmt, io};
+use std::{error::Error as StdError, fmt, io, iter};
 
 use crate::{
     frame::ResetCode,
@@ -10,7 +10,7 @@ use crate::{
 /// A failure of a tunnel, a dial or a stream.
 ///
 /// [`kind`](Self::kind) is what to match on. `Display` tells this level only; causes are in
-/// [`source`](StdError::source), and their types are not promised. Texts that came from a peer are for logs: they
+/// [`source`](StdError::source), and their types are not promised, but for `connman::Gone`. Texts that came from a peer are for logs: they
 /// are in no `Display` of this type, and in `Debug` they are escaped.
 ///
 /// The [`io::Error`] of a stream leads here by its `source()`, and so do the errors of hyper and its clients that have one
@@ -269,18 +269,16 @@ impl Error {
     /// Finds an error of this crate in a chain of causes, also where an [`io::Error`] hides it from `source()`.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(found) = error.downcast_ref::<Self>() {
-                return Some(found);
-            }
-            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                Some(inner) => Some(inner as &(dyn StdError + 'static)),
-                None => error.source(),
-            };
-        }
-        None
+        causes(error).find_map(|error| error.downcast_ref())
     }
+}
+
+/// An error and its causes, also those that an [`io::Error`] hides from `source()`.
+pub(crate) fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner as &(dyn StdError + 'static)),
+        None => error.source(),
+    })
 }
 
 impl fmt::Display for Error {

@@ -9,7 +9,7 @@ use revdial::{
     AgentKey, Error, TargetName, TunnelStream,
     agent::{Agent, AgentStatus, Listener, Run, ShutdownHandle, Targets},
     connector::{Connecting, RevDialConnector},
-    connman::{Arrived, ConnectionManager, Dial, Events, GracePolicy, Observer, WaitFor, Wake},
+    connman::{Arrived, ConnectionManager, Dial, Events, Gone, GracePolicy, Observer, WaitFor, Wake},
     frame::Frame,
     proto::{Session, SessionConfig},
     proxy::{Proxy, ProxyBody},
@@ -34,6 +34,7 @@ fn handles_are_cloned_and_shared_between_tasks() {
     is_cheap::<TargetName>();
     is_cheap::<AgentStatus>();
     is_cheap::<Grant>();
+    is_cheap::<Gone>();
     is_cheap::<Frame>();
 }
 

@@ -38,7 +38,7 @@ use crate::{
 ///
 /// # Errors
 /// - [`NoConnection`](ErrorKind::NoConnection): the key is absent, and no agent came while this dial waited, nor by a
-///   [start](crate::connman::Wake);
+///   [start](crate::connman::Wake); if it was there before, [`Gone`](crate::connman::Gone) is among its causes;
 /// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace, or [`max_wait`](Self::max_wait), ended while this
 ///   dial waited for the agent's return, or the agent came and went for longer than that;
 /// - [`TooManyPendingDials`](ErrorKind::TooManyPendingDials): as many dials wait as may;
@@ -219,7 +219,7 @@ impl<T: Handle> Dialing<T> {
                         self.open(serial, tunnel);
                     }
                     // It has waited with its open, for an agent that did not return.
-                    Poll::Ready(Err(Refusal::NoConnection)) if self.expired => {
+                    Poll::Ready(Err(Refusal::NoConnection | Refusal::Gone(_))) if self.expired => {
                         return Poll::Ready(Err(refused(Refusal::ReconnectTimeout)));
                     }
                     Poll::Ready(Err(refusal)) => return Poll::Ready(Err(refused(refusal))),

@@ -37,7 +37,8 @@ pub struct Stats {
     pub received_bytes: u64,
 }
 
-/// Whether a key has a tunnel. A key that is in no list is absent.
+/// Whether a key has a tunnel. A key that is in no list is absent; whether it was there before,
+/// [`gone`](crate::connman::ConnectionManager::gone) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyState {

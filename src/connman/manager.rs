@@ -10,6 +10,7 @@ use crate::{
         builder::ConnectionManagerBuilder,
         dial::Dial,
         event::RegisterRefusal,
+        gone::Gone,
         handle::Handle,
         list::{self, AgentInfo, KeyState, Stats},
         policy::{LossCause, Registration},
@@ -151,6 +152,13 @@ impl ConnectionManager {
         let mut agents = self.list();
         agents.retain(|agent| agent.state == KeyState::Grace);
         agents
+    }
+
+    /// Since when a key is gone, and why; `None` if it is connected or in grace, or if it was never connected, as far as
+    /// is [remembered](Gone).
+    #[must_use]
+    pub fn gone(&self, key: &AgentKey) -> Option<Gone> {
+        self.inner.with(|state, now| Some(Gone::of(state.registry.gone(key, now)?, now)))
     }
 
     /// Every event from now on, for who takes them in its own time; see [`Events`]. What must not be missed is for an

@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | connected | opens a stream at once |
 //! | in grace | waits; the agent's return releases all that wait, in order; the end of the grace fails them with [`ReconnectTimeout`](crate::ErrorKind::ReconnectTimeout) |
-//! | absent | fails at once with [`NoConnection`](crate::ErrorKind::NoConnection); or waits; or has the agent [started](Wake) and waits for it: as the policy says |
+//! | absent | fails at once with [`NoConnection`](crate::ErrorKind::NoConnection), whose cause is [`Gone`] if it was there before; or waits; or has the agent [started](Wake) and waits for it: as the policy says |
 //!
 //! A call may wait for less, or not at all: [`Dial::max_wait`]. After the start of a server, whose agents are about to come
 //! back, absent keys can be waited for by a [`boot_grace`](ConnectionManagerBuilder::boot_grace).
@@ -42,14 +42,15 @@
 //!
 //! # Watching
 //! [`stats`](ConnectionManager::stats), [`list`](ConnectionManager::list) and
-//! [`list_grace`](ConnectionManager::list_grace) tell what is the case now; an [`Observer`] is told each event where it
-//! happens, a [subscriber](ConnectionManager::subscribe) in its own time. A hook
+//! [`list_grace`](ConnectionManager::list_grace) tell what is the case now, [`gone`](ConnectionManager::gone) since when and
+//! why a key is not there any more; an [`Observer`] is told each event where it happens, a
+//! [subscriber](ConnectionManager::subscribe) in its own time. A hook
 //! [on connect](ConnectionManagerBuilder::on_connect) brings agents to the state that they should be in.
 //!
 //! # What is bounded
 //! Keys connected or in grace, dials that wait for one key and for all, how long each waits, starts of agents at once,
 //! what sessions in grace hold in memory, how many of a key's sessions finish beside the current one (4), what is kept
-//! for a slow subscriber, and how many hooks run and for how long. A key that is absent is not remembered.
+//! for a slow subscriber, how many hooks run and for how long, and how many keys that are gone are [remembered](Gone).
 #![doc = include_str!("waiting.md")]
 
 mod attach;
@@ -59,6 +60,7 @@ mod dial;
 mod effects;
 mod event;
 mod expiry;
+mod gone;
 mod handle;
 mod hook;
 mod list;
@@ -73,6 +75,7 @@ mod wake;
 // For those who run it.
 pub use builder::ConnectionManagerBuilder;
 pub use dial::Dial;
+pub use gone::Gone;
 pub use list::{AgentInfo, KeyState, Stats};
 pub use manager::ConnectionManager;
 pub use seek::WaitFor;

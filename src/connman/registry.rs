@@ -4,7 +4,8 @@
 //! closed, an observer is to be told) is collected as [`Effect`]s, in order, and taken by the owner after each call.
 //! Every call first lets expire what is due, so that a grace is exact even when nobody called at its end.
 //!
-//! A key that is neither connected, nor in grace, nor waited for is not in memory.
+//! A key that is neither connected, nor in grace, nor waited for has no slot. For a while it is remembered that it was
+//! there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,10 +20,14 @@ use crate::{
 };
 
 mod attach;
+mod gone;
 mod leave;
 mod values;
 mod wait;
 
+use gone::Departures;
+
+pub(super) use gone::Departure;
 pub(super) use values::{
     Absence, Ask, Binding, Bound, Claim, Conflict, Counts, DialStep, Effect, Entry, Found, Incumbent, Limits, Link,
     Refusal, Resume, Ticket,
@@ -40,6 +45,7 @@ pub(super) struct Registry<T> {
     sessions: HashMap<SessionId, AgentKey>,
     due: BTreeSet<(Instant, Due)>,
     next_ticket: u64,
+    gone: Departures,
     limits: Limits,
     counts: Counts,
     /// Nothing new is taken, since this side goes down; what is there finishes.
@@ -133,6 +139,7 @@ impl<T: Clone> Registry<T> {
             sessions: HashMap::new(),
             due: BTreeSet::new(),
             next_ticket: 0,
+            gone: Departures::default(),
             limits,
             counts: Counts::default(),
             draining: false,
@@ -174,25 +181,27 @@ impl<T: Clone> Registry<T> {
     pub(super) fn expire(&mut self, now: Instant) {
         while self.due.first().is_some_and(|(at, _)| *at <= now) {
             match self.due.pop_first() {
-                Some((_, Due::Grace(key))) => self.end_grace(&key),
+                Some((at, Due::Grace(key))) => self.end_grace(&key, at),
                 Some((_, Due::Leaving(key, serial))) => self.cut(&key, serial),
                 Some((_, Due::Wait(key, ticket))) => self.end_wait(&key, ticket),
                 Some((_, Due::Wake(key))) => self.end_wake(&key),
                 None => {}
             }
         }
+        self.gone.expire(now);
     }
 
-    fn end_grace(&mut self, key: &AgentKey) {
+    fn end_grace(&mut self, key: &AgentKey, at: Instant) {
         let refusal = if self.draining { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
-        if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal) {
+        if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal, at) {
             let tunnel = kept.map(|kept| kept.tunnel);
             self.effects.push(Effect::Expired { registration, tunnel, ended: None });
         }
     }
 
-    /// Makes a key absent, and refuses who waits for it. Sessions that leave go on leaving.
-    fn vacate(&mut self, key: &AgentKey, refusal: &Refusal) -> Option<State<T>> {
+    /// Makes a key absent, for its last cause, and refuses who waits for it. Sessions that leave go on leaving.
+    fn vacate(&mut self, key: &AgentKey, refusal: &Refusal, at: Instant) -> Option<State<T>> {
+        self.remember(key, at);
         self.refuse_waiters(key, refusal);
         let slot = self.slots.get_mut(key)?;
         let state = std::mem::replace(&mut slot.state, State::Absent);

@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::{
     connman::{
+        gone::Gone,
         handle::Handle,
         registry::Refusal,
         state::{Asked, Inner, Waiting},
+        wake::NotWoken,
     },
     error::{Error, ErrorKind},
     key::{AgentKey, Epoch},
@@ -98,7 +100,7 @@ impl<T: Handle> Seeking<T> {
             self.waiting = None;
             match answer {
                 // The key is absent as any other from here on.
-                Ok(Err(Refusal::NoConnection)) if boot => {}
+                Ok(Err(Refusal::NoConnection | Refusal::Gone(_))) if boot => {}
                 Ok(answer) => return Poll::Ready(answer),
                 // A sender goes without an answer only with the registry that holds it, which this call holds.
                 Err(_) => return Poll::Ready(Err(Refusal::Fault)),
@@ -129,12 +131,18 @@ impl<T: Handle> Seeking<T> {
 
 /// The pure registry cannot name the public error.
 pub(super) fn refused(refusal: Refusal) -> Error {
+    let gone = |departure| Gone::of(departure, Instant::now().into_std());
     let error = match refusal {
-        Refusal::NoConnection => ErrorKind::NoConnection.into(),
+        Refusal::NoConnection => {
+            Error::with_source(ErrorKind::NoConnection, "never connected, as far as is remembered")
+        }
+        Refusal::Gone(departure) => Error::with_source(ErrorKind::NoConnection, gone(departure)),
         Refusal::ReconnectTimeout => ErrorKind::ReconnectTimeout.into(),
         Refusal::TooManyPending => ErrorKind::TooManyPendingDials.into(),
         Refusal::Unreported => ErrorKind::DialTimeout.into(),
-        Refusal::NotWoken(text) => Error::with_source(ErrorKind::NoConnection, &*text),
+        Refusal::NotWoken(text, departure) => {
+            Error::with_source(ErrorKind::NoConnection, NotWoken::new(text, departure.map(gone)))
+        }
         Refusal::Fault => Error::with_source(ErrorKind::Internal, "the start of the agent panicked or took too long"),
         Refusal::ShuttingDown => ErrorKind::Shutdown.into(),
     };

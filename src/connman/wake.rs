@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 
 use crate::{
     connman::{
+        gone::Gone,
         handle::Handle,
         registry::{Refusal, Ticket},
         state::Inner,
@@ -40,7 +41,7 @@ type Started = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 /// | --- | --- |
 /// | ends well, and the agent connects | its stream |
 /// | ends well, and no agent connects in time | [`NoConnection`](crate::ErrorKind::NoConnection) |
-/// | ends with an error | [`NoConnection`](crate::ErrorKind::NoConnection), with the error's text as its source, at once |
+/// | ends with an error | [`NoConnection`](crate::ErrorKind::NoConnection), with the error's text as its source, below it [`Gone`] if the key was there before, at once |
 /// | panics, or takes longer than it may | [`Internal`](crate::ErrorKind::Internal); counted in `revdial_callback_failures_total` |
 ///
 /// However it ended, the next dial that finds the key absent may start its agent again.
@@ -97,11 +98,36 @@ impl Wake {
             Ok(Ok(Err(text))) => {
                 let text: String = text.chars().take(MAX_TEXT).collect();
                 tracing::warn!(%key, error = ?text, "an agent was not started");
-                Err(Refusal::NotWoken(text.into()))
+                Err(Refusal::NotWoken(text.into(), None))
             }
             Ok(Err(_)) => fault("panicked"),
             Err(_) => fault("took too long"),
         }
+    }
+}
+
+/// Why a start failed, in the host's words, and since when the key was gone before.
+#[derive(Debug)]
+pub(super) struct NotWoken {
+    text: Arc<str>,
+    gone: Option<Gone>,
+}
+
+impl NotWoken {
+    pub(super) const fn new(text: Arc<str>, gone: Option<Gone>) -> Self {
+        Self { text, gone }
+    }
+}
+
+impl fmt::Display for NotWoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for NotWoken {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.gone.as_ref().map(|gone| gone as &(dyn StdError + 'static))
     }
 }
 

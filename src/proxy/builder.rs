@@ -49,7 +49,7 @@ pub(super) struct Settings {
     pub(super) early_data: bool,
     pub(super) host: HostPolicy,
     pub(super) https: bool,
-    /// The status for a key that is not there.
+    /// The status for a key that was never there.
     pub(super) absent: StatusCode,
     pub(super) peer: Arc<Ask<Option<IpAddr>>>,
     pub(super) trusted: Arc<Ask<bool>>,
@@ -114,7 +114,11 @@ impl ProxyBuilder {
         self
     }
 
-    /// Whether [`NoConnection`](ErrorKind::NoConnection) is a 404. Default: 503 with `Retry-After`.
+    /// Whether [`NoConnection`](ErrorKind::NoConnection) is a 404 for a key that was never connected. Default: 503 with
+    /// `Retry-After`, which it is in any case for one that is [gone](crate::connman::Gone) and may come back. After the
+    /// start of a server no key was connected yet; a [boot grace] waits for those that are about to come.
+    ///
+    /// [boot grace]: crate::connman::ConnectionManagerBuilder::boot_grace
     pub fn absent_is_not_found(mut self, yes: bool) -> Self {
         self.settings.absent = if yes { StatusCode::NOT_FOUND } else { status_of(ErrorKind::NoConnection) };
         self

@@ -5,7 +5,10 @@ use std::{error::Error as StdError, fmt};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::body::ProxyBody;
-use crate::error::{Error, ErrorKind};
+use crate::{
+    connman::Gone,
+    error::{Error, ErrorKind},
+};
 
 /// When a client that met an agent's absence, or too much of a load, may ask again, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -22,6 +25,9 @@ const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 /// | `InvalidInput`, `Cancelled` | 400 |
 /// | `Internal` | 500 |
 /// | any other | 502 |
+///
+/// `NoConnection` of a key that was never connected is 404 where a proxy is
+/// [told so](super::ProxyBuilder::absent_is_not_found); of one that is [gone](Gone) it is 503 all the same.
 ///
 /// ```
 /// use revdial::{ErrorKind, proxy::status_of};
@@ -45,12 +51,12 @@ pub const fn status_of(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// The answer to an error; `absent` is the status for a key that is not there.
+/// The answer to an error; `absent` is the status for a key that was never there.
 pub(super) fn answer(error: &Error, absent: StatusCode) -> Response<ProxyBody> {
     let refused = error.source().and_then(|source| source.downcast_ref::<Refused>());
     let status = match (refused, error.kind()) {
         (Some(refused), _) => refused.status(),
-        (None, ErrorKind::NoConnection) => absent,
+        (None, ErrorKind::NoConnection) if Gone::find(error).is_none() => absent,
         (None, kind) => status_of(kind),
     };
     let mut response = Response::new(ProxyBody::text(error.kind().as_str()));

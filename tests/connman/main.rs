@@ -11,6 +11,7 @@ mod net;
 mod calls;
 mod deciding;
 mod edges;
+mod gone;
 mod greeting;
 mod revoking;
 #[path = "../support/told.rs"]

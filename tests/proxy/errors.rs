@@ -16,7 +16,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use revdial::{
     ErrorKind, TargetName, TunnelStream,
     connman::{ConnectionManager, FixedGrace},
-    proxy::{Destination, Proxy, ProxyBody},
+    proxy::{Destination, MaxWait, Proxy, ProxyBody},
 };
 use tokio::{io::AsyncWriteExt, time::Instant};
 use tower::{Service, ServiceExt};
@@ -55,6 +55,24 @@ async fn b72_an_unknown_key_is_503_with_retry_after_or_404() {
     assert_eq!(ask(&builder.clone().build(), "").await, answer(503, true, "no_connection"));
     assert_eq!(ask(&builder.absent_is_not_found(true).build(), "").await, answer(404, false, "no_connection"));
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn e1_e13_a_key_that_is_gone_is_503_with_retry_after_also_where_one_that_never_came_is_404() {
+    let (connman, builder) = manager();
+    let proxy = builder.absent_is_not_found(true).build();
+    assert_eq!(ask(&proxy, "").await, answer(404, false, "no_connection"));
+    let (_listener, running) = agent(&connman).await;
+    assert!(connman.disconnect(&key()));
+    assert_eq!(ask(&proxy, "").await, answer(503, true, "no_connection"), "and nothing of why");
+    let mut patient = Request::get("/").body(Empty::new()).unwrap();
+    patient.extensions_mut().insert(MaxWait::new(Duration::from_secs(1)));
+    let response = proxy.forward(&key(), &TargetName::default(), patient).await;
+    assert_eq!(verdict(response).await, answer(503, true, "no_connection"));
+
+    running.kill().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(ask(&proxy, "").await, answer(404, false, "no_connection"), "nobody remembers it");
 }
 
 #[tokio::test(start_paused = true)]

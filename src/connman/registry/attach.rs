@@ -136,6 +136,7 @@ impl<T: Clone> Registry<T> {
         if !session.is_new() {
             self.sessions.insert(session, registration.key.clone());
         }
+        self.gone.forget(&registration.key);
         let slot = self.slots.entry(registration.key.clone()).or_insert_with(Slot::absent);
         let owed = match &slot.state {
             State::Connected { owed, .. } => *owed,

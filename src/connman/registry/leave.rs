@@ -51,7 +51,7 @@ impl<T: Clone> Registry<T> {
             None => return false,
             Some(Link { since: None, .. }) => self.on_leaving_lost(key, epoch, grace, over, at),
             Some(_) => match grace {
-                Grace::Drop => self.lose_for_good(key, cause),
+                Grace::Drop => self.lose_for_good(key, cause, at),
                 Grace::Hold(hold) => self.hold(key, cause, at, hold),
             },
         }
@@ -97,8 +97,9 @@ impl<T: Clone> Registry<T> {
         }
     }
 
-    fn lose_for_good(&mut self, key: &AgentKey, cause: LossCause) {
-        if let Some(State::Connected { kept, .. }) = self.vacate(key, &Refusal::NoConnection) {
+    fn lose_for_good(&mut self, key: &AgentKey, cause: LossCause, at: Instant) {
+        self.set_last_cause(key, cause);
+        if let Some(State::Connected { kept, .. }) = self.vacate(key, &Refusal::NoConnection, at) {
             let Kept { registration, tunnel, .. } = kept;
             self.effects.push(Effect::Lost { registration, tunnel: Some(tunnel), cause, hold: None });
         }
@@ -162,7 +163,7 @@ impl<T: Clone> Registry<T> {
         self.effects.push(Effect::Drained { registration: Arc::clone(&kept.registration) });
         self.leave(kept, None, CloseCode::DRAINED, after(now, drain));
         if matches!(grace, Grace::Drop) {
-            self.vacate(key, &Refusal::NoConnection);
+            self.vacate(key, &Refusal::NoConnection, now);
         }
         self.expire(now);
         true
@@ -279,7 +280,8 @@ impl<T: Clone> Registry<T> {
                 self.effects.push(Effect::Closed { registration, tunnel, code, told: false });
             }
         }
-        match self.vacate(key, refusal) {
+        self.set_last_cause(key, LossCause::Local(code));
+        match self.vacate(key, refusal, now) {
             Some(State::Connected { kept: Kept { registration, tunnel, .. }, .. }) => {
                 self.effects.push(Effect::Closed { registration, tunnel, code, told: true });
                 true

@@ -1,5 +1,6 @@
 //! The registry against a simple model of it, over random lists of operations; and its rules, one by one.
 
+mod gone;
 mod sessions;
 
 use proptest::prelude::*;
@@ -38,10 +39,19 @@ fn answers(effects: &[Effect<u64>]) -> Vec<(Ticket, Result<u64, Refusal>)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Release { ticket, tunnel, .. } => Some((*ticket, Ok(*tunnel))),
-            Effect::Refuse { ticket, refusal } => Some((*ticket, Err(refusal.clone()))),
+            Effect::Refuse { ticket, refusal } => Some((*ticket, Err(unexplained(refusal.clone())))),
             _ => None,
         })
         .collect()
+}
+
+/// A refusal without what is known of a key that is gone.
+fn unexplained(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Gone(_) => Refusal::NoConnection,
+        Refusal::NotWoken(text, _) => Refusal::NotWoken(text, None),
+        refusal => refusal,
+    }
 }
 
 /// A registry in which key 0 is connected with epoch 1.
@@ -70,7 +80,8 @@ fn a_grace_ends_exactly() {
     let DialStep::Wait(ticket, _) = registry.dial(&key(0), ask(), end - Duration::from_nanos(1)) else { panic!() };
     assert_eq!(registry.take_effects(), []);
     // No sweep needed: whoever calls at the end finds it ended.
-    assert_eq!(registry.dial(&key(0), ask(), end), DialStep::Refused(Refusal::NoConnection));
+    let gone = Departure { since: now, cause: LossCause::Lost };
+    assert_eq!(registry.dial(&key(0), ask(), end), DialStep::Refused(Refusal::Gone(gone)));
     assert_eq!(answers(&registry.take_effects()), [(ticket, Err(Refusal::ReconnectTimeout))]);
     assert!(registry.slots.is_empty() && registry.due.is_empty());
 }
@@ -419,7 +430,10 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             };
             let most = most.map(ms);
             let wanted = Ask { not_before: Epoch::new(not_before), absent, limit: PER_KEY, unreported, most };
-            let step = registry.dial(&key(n), wanted, model.now);
+            let step = match registry.dial(&key(n), wanted, model.now) {
+                DialStep::Refused(refusal) => DialStep::Refused(unexplained(refusal)),
+                step => step,
+            };
             let (own, refusal) = match (model.state(n), absent) {
                 (Now::Up(epoch, _), _) if !dead => {
                     assert_eq!(step, DialStep::Ready(Epoch::new(epoch), epoch));
@@ -461,7 +475,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
             model.issued.insert(ticket, n);
         }
         Op::Woken { key: n, late, fails } => {
-            let outcome = if fails { Err(Refusal::NotWoken("no room".into())) } else { Ok(()) };
+            let outcome = if fails { Err(Refusal::NotWoken("no room".into(), None)) } else { Ok(()) };
             let wake = model.wakes[usize::from(n)];
             let by = wake.filter(|_| !late).map_or(Ticket(u64::MAX), |(by, _, _)| by);
             registry.woken(&key(n), by, outcome, model.now);
@@ -472,7 +486,7 @@ fn apply(registry: &mut Registry<u64>, model: &mut Model, op: &Op) {
                 (Some(_), ..) if !late => {
                     model.wakes[usize::from(n)] = None;
                     if model.state(n) == Now::Absent {
-                        model.answer_all(n, &Err(Refusal::NotWoken("no room".into())));
+                        model.answer_all(n, &Err(Refusal::NotWoken("no room".into(), None)));
                     }
                 }
                 _ => {}

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Departure;
 use crate::{
     connman::policy::{LossCause, Registration},
     frame::{CloseCode, SessionId},
@@ -48,16 +49,18 @@ pub(in crate::connman) struct Ticket(pub(super) u64);
 /// Why a dial gets no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::connman) enum Refusal {
-    /// The key is absent.
+    /// The key is absent, and not known to have been there.
     NoConnection,
+    /// The key is absent, and was there.
+    Gone(Departure),
     /// The key's grace ended.
     ReconnectTimeout,
     /// As many dials wait as may.
     TooManyPending,
     /// The loss of a tunnel that was met dead was never reported.
     Unreported,
-    /// The key is absent, and the start of its agent has failed, in these words.
-    NotWoken(Arc<str>),
+    /// The key is absent, and the start of its agent has failed, in these words; the key may have been there.
+    NotWoken(Arc<str>, Option<Departure>),
     /// The start of its agent panicked or hung.
     Fault,
     /// The manager was shut down.

@@ -63,7 +63,7 @@ impl<T: Clone> Registry<T> {
             Some(State::Grace { until, .. }) => (None, Some(*until), Refusal::ReconnectTimeout),
             Some(State::Absent) | None if self.draining => return DialStep::Refused(Refusal::ShuttingDown),
             Some(State::Absent) | None => match (ask.absent, slot.and_then(|slot| slot.waking)) {
-                (Absence::Refuse, _) => return DialStep::Refused(Refusal::NoConnection),
+                (Absence::Refuse, _) => return DialStep::Refused(self.explained(key, Refusal::NoConnection)),
                 (Absence::Wait(wait), _) => {
                     let end = Some(after(now, wait));
                     (end, end, Refusal::NoConnection)
@@ -77,7 +77,7 @@ impl<T: Clone> Registry<T> {
         };
         let waiting = slot.map_or(0, |slot| slot.waiters.len());
         if ask.most.is_some_and(|most| most.is_zero()) {
-            return DialStep::Refused(refusal);
+            return DialStep::Refused(self.explained(key, refusal));
         }
         let full = waiting >= ask.limit || self.counts.waiting >= self.limits.waiting;
         if full || (wakes.is_some() && self.counts.waking >= self.limits.waiting) {
@@ -127,6 +127,7 @@ impl<T: Clone> Registry<T> {
             State::Connected { .. } => Refusal::Unreported,
         };
         self.give_back(key, ticket);
+        let refusal = self.explained(key, refusal);
         self.effects.push(Effect::Refuse { ticket, refusal });
     }
 
@@ -159,6 +160,7 @@ impl<T: Clone> Registry<T> {
     }
 
     pub(super) fn refuse_waiters(&mut self, key: &AgentKey, refusal: &Refusal) {
+        let refusal = self.explained(key, refusal.clone());
         for ticket in self.take_waiters(key) {
             self.effects.push(Effect::Refuse { ticket, refusal: refusal.clone() });
         }
