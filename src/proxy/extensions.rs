@@ -7,7 +7,8 @@ use crate::{
     key::{AgentKey, TargetName},
 };
 
-/// Whom a request is for, in its extensions: what [`Proxy`] as a [`Service`] asks for.
+/// Whom a request is for, in its extensions: what [`Proxy`](super::Proxy) as a
+/// [`Service`](tower_service::Service) asks for.
 ///
 /// ```
 /// use http::Request;

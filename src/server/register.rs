@@ -198,7 +198,7 @@ impl fmt::Display for Failure {
             Self::Establish(EstablishError::Timeout) => f.write_str("no HELLO came in time"),
             Self::Establish(EstablishError::Link(error)) => write!(f, "the link ended before HELLO: {error:?}"),
             Self::Establish(error) => error.fmt(f),
-            Self::Refused(refusal) => write!(f, "the registration was refused: {}", refused(*refusal)),
+            Self::Refused(refusal) => write!(f, "the registration was refused: {refusal}"),
             Self::Welcome(error) => write!(f, "the link ended before WELCOME: {error:?}"),
         }
     }
