@@ -17,6 +17,7 @@ use super::{
     config::Config,
     connect::{BoxError, Connect, Reached, ServerIo, credentials, failed, granted, is_not_offered, open, refused},
     refusal::{Retry, Setback},
+    token::{Token, named},
 };
 use crate::{
     callback,
@@ -145,12 +146,19 @@ impl Server {
     where
         A: Future<Output = Result<T, BoxError>>,
     {
-        let token = timeout(TOKEN_WITHIN, caught("token source", self.config.token.ask()));
-        let token = token.await.unwrap_or_else(|_| Err(failed_callback("token source", "did not answer in time")))?;
-        let headers = credentials(token)?;
+        let headers = self.credentials().await?;
         match self.version() {
             HttpVersion::Http1 => self.ask_by_http1(uri, headers, ask).await,
             HttpVersion::Http2 => self.ask_by_http2(uri, headers, ask).await,
+        }
+    }
+
+    async fn credentials(&self) -> Result<HeaderMap, Setback> {
+        let token = timeout(TOKEN_WITHIN, caught("token source", self.config.token.ask()));
+        match (token.await, &self.config.token) {
+            (Ok(token), _) => credentials(token?),
+            (Err(_), Token::File(path, _)) => credentials(Err(named(path, "could not be read in time"))),
+            (Err(_), _) => Err(failed_callback("token source", "did not answer in time")),
         }
     }
 

@@ -1,7 +1,8 @@
 use std::{
     future::pending,
     mem,
-    sync::{Arc, Mutex},
+    pin::pin,
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll},
 };
 
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    super::{backoff::Backoff, connect::BoxFuture, token::Token},
+    super::{backoff::Backoff, connect::BoxFuture, token::Reading},
     HttpVersion::{Http1, Http2},
     *,
 };
@@ -150,4 +151,24 @@ async fn what_becomes_of_a_pick_up_changes_nothing_for_others() {
         attach(&server).await.unwrap();
         assert_eq!(way.asked(), [Http1], "after {failure:?} to a pick-up");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_whose_read_hangs_is_named() {
+    let (file_is_back, hangs) = mpsc::channel::<()>();
+    let reading = Reading::default();
+    let read = reading.one(move || Err(hangs.recv().unwrap_err().into()));
+    assert!(read.now_or_never().is_none());
+    let (server, way) = server(Token::File("/mnt/token".into(), reading));
+
+    let mut attached = pin!(attach(&server));
+    assert!(attached.as_mut().now_or_never().is_none());
+    // Time does not go on by itself while a thread is at work.
+    tokio::time::advance(TOKEN_WITHIN + Duration::from_secs(1)).await;
+    let setback = attached.await.unwrap_err();
+    assert_eq!((setback.error.kind(), setback.retry), (ErrorKind::Auth, Retry::Backoff));
+    let text = setback.text();
+    assert!(text.ends_with("the token cannot be had: /mnt/token: could not be read in time"), "{text}");
+    assert!(way.asked().is_empty());
+    drop(file_is_back);
 }
