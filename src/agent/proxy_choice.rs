@@ -165,7 +165,12 @@ fn read(url: &str) -> Result<Intercept, &'static str> {
     let proxy = proxy.filter(|proxy| matches!(proxy.uri().scheme_str(), Some("http" | "https" | "socks5" | "socks5h")));
     let proxy =
         proxy.ok_or("is not the URL of a proxy, which begins with http://, https://, socks5:// or socks5h://")?;
-    endpoint::check(proxy.uri().authority().ok_or("has no host")?)?;
+    let authority = proxy.uri().authority().ok_or("has no host")?;
+    // What is behind the first one would be taken for a part of the host's name, and be shown.
+    if authority.as_str().contains('@') {
+        return Err("has an @ in its user or password, where it has to be %40");
+    }
+    endpoint::check(authority)?;
     if proxy.raw_auth().is_some_and(|(user, password)| user.len().max(password.len()) > MAX_SOCKS_AUTH) {
         return Err("has a user or password of more than 255 bytes, which SOCKS5 cannot have");
     }
@@ -259,8 +264,16 @@ mod tests {
     #[test]
     fn what_is_no_proxy_is_told_and_not_shown() {
         let long = format!("socks5://u:{}@p", "x".repeat(256));
-        let hunter =
-            ["ftp://u:hunter2@p", "socks4://hunter2@p", "http://hunter2@", "http://p:99999", "http://p:0", "//"];
+        let hunter = [
+            "ftp://u:hunter2@p",
+            "socks4://hunter2@p",
+            "http://hunter2@",
+            "http://u:p@hunter2@p:3128",
+            "socks5://u:p@hunter2@p",
+            "http://p:99999",
+            "http://p:0",
+            "//",
+        ];
         for url in hunter.into_iter().chain(["hunter2 at home", "", &long]) {
             let why = ProxyChoice::Url(url.into()).proxy(&Uri::from_static(HTTPS), |_| None).unwrap_err();
             assert!(!why.contains("hunter2") && !why.is_empty(), "{url}: {why}");
