@@ -5,8 +5,9 @@
 //!     --forward 127.0.0.1:3000 --forward docker=unix:///run/docker.sock
 //! ```
 //!
-//! As a service of systemd: `revdial-agent.service` beside this file is a unit for it. It ends with 0 when it was told to stop by
-//! SIGTERM or Ctrl-C, with 2 when a setting cannot be, with 3 when another agent has taken its key, and with 1 otherwise.
+//! As a service of systemd: `revdial-agent.service` beside this file is a unit for it. It ends with 0 when it was told to
+//! stop by SIGTERM or Ctrl-C, with 2 when a setting cannot be, with 3 when another agent has taken its key, and with 1
+//! otherwise.
 
 mod args;
 mod log;

@@ -65,7 +65,8 @@ impl Environment {
         };
         let others = if server.is_tls { "http_proxy" } else { "https_proxy" };
         let mut own = VARIABLES.into_iter().filter(|name| !name.eq_ignore_ascii_case(others));
-        let variable = own.find(|name| value(name).as_ref() == Some(&url)).ok_or("no variable names it")?;
+        let url = url.with_credentials();
+        let variable = own.find(|name| value(name).as_deref() == Some(url)).ok_or("no variable names it")?;
         let proxy = Matcher::builder().all(url).build().intercept(&uri).ok_or("it is none that is spoken to")?;
         let mut egress = Egress { proxy, variable, tls: None };
         if egress.proxy.uri().scheme_str() == Some("https") {

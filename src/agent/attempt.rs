@@ -17,6 +17,7 @@ use super::{
     config::Config,
     connect::{BoxError, Connect, Reached, ServerIo, credentials, failed, granted, is_not_offered, open, refused},
     refusal::{Retry, Setback},
+    token::{Token, named},
 };
 use crate::{
     callback,
@@ -49,7 +50,8 @@ pub(crate) struct Server {
     connector: Mutex<Box<dyn Connect>>,
     /// How many sessions there were.
     sessions: AtomicU64,
-    /// Whether the server is asked by HTTP/1.1 since it does not take WebSockets over HTTP/2.
+    /// Whether the server is asked by HTTP/1.1 at once: the last attempt went well by that, and not by HTTP/2, which is
+    /// set. Only [`attach`](Self::attach) writes it: one pick-up that fails is no news for all others.
     fallen_back: AtomicBool,
 }
 
@@ -72,6 +74,9 @@ pub(crate) struct Welcoming {
     /// How many counted messages of the session the server has.
     pub(crate) has: u64,
 }
+
+/// An answer of the server's, and over which HTTP it came.
+type Asked<T> = Result<(T, HttpVersion), Setback>;
 
 impl Server {
     /// The server that these settings name.
@@ -107,44 +112,54 @@ impl Server {
     /// # Cancel safety
     /// Dropped midway, the link is closed without a word and the attempt used up.
     pub(crate) async fn attach(&self, attempts: &mut Attempts, base: &Hello, has: u64) -> Result<Attached, Setback> {
-        let attached = async {
-            let _attempt = self.attempt.lock().await;
-            let reached = timeout(REACH_WITHIN, self.reach());
-            let (mut link, protocol) = reached.await.unwrap_or_else(|_| Err(too_late()))?;
-            if protocol == Protocol::Dialback {
-                return Ok(Attached::Dialback(ControlLink::new(link)));
-            }
-            let offer = establish::offer(&mut link, attempts, base, has, WELCOME_WITHIN);
-            let (welcome, welcomed, has) = offer.await.map_err(Setback::by_establish)?;
-            Ok(Attached::Native(Welcoming { link, welcome, welcomed, has }))
-        };
-        attached.await.inspect_err(|setback: &Setback| {
+        let _attempt = self.attempt.lock().await;
+        let attached = self.try_to_attach(attempts, base, has).await;
+        // Whatever failed, the server may be another one the next time.
+        let over = attached.as_ref().map_or(self.config.http, |(_, over)| *over);
+        self.fallen_back.store(over != self.config.http, Ordering::Relaxed);
+        attached.map(|(attached, _)| attached).inspect_err(|setback| {
             metrics::record_agent_connect_failure(setback.error.kind().as_str());
         })
     }
 
-    async fn reach(&self) -> Result<(MessageLink, Protocol), Setback> {
+    async fn try_to_attach(&self, attempts: &mut Attempts, base: &Hello, has: u64) -> Asked<Attached> {
+        let reached = timeout(REACH_WITHIN, self.reach()).await.unwrap_or_else(|_| Err(too_late()));
+        let ((mut link, protocol), over) = reached?;
+        if protocol == Protocol::Dialback {
+            return Ok((Attached::Dialback(ControlLink::new(link)), over));
+        }
+        let offer = establish::offer(&mut link, attempts, base, has, WELCOME_WITHIN);
+        let (welcome, welcomed, has) = offer.await.map_err(Setback::by_establish)?;
+        Ok((Attached::Native(Welcoming { link, welcome, welcomed, has }), over))
+    }
+
+    async fn reach(&self) -> Asked<(MessageLink, Protocol)> {
         let (uri, choice) = (&self.config.uri, self.config.protocol);
         let offer = choice != ProtocolChoice::Dialback;
-        granted(self.ask(uri, |io, opening, headers| connect(io, opening, uri, headers, offer)).await?, choice)
+        let asked = self.ask(uri, |io, opening, headers| connect(io, opening, uri, headers, offer));
+        let (handshake, over) = asked.await?;
+        Ok((granted(handshake, choice)?, over))
     }
 
     /// Reaches the server and asks it for a WebSocket, over the HTTP that both of them speak: see [`HttpVersion::Http2`].
-    async fn ask<T, A>(&self, uri: &Uri, ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A) -> Result<T, Setback>
+    async fn ask<T, A>(&self, uri: &Uri, ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A) -> Asked<T>
     where
         A: Future<Output = Result<T, BoxError>>,
     {
+        let headers = self.credentials().await?;
+        match self.version() {
+            HttpVersion::Http1 => self.ask_by_http1(uri, headers, ask).await,
+            HttpVersion::Http2 => self.ask_by_http2(uri, headers, ask).await,
+        }
+    }
+
+    async fn credentials(&self) -> Result<HeaderMap, Setback> {
         let token = timeout(TOKEN_WITHIN, caught("token source", self.config.token.ask()));
-        let token = token.await.unwrap_or_else(|_| Err(failed_callback("token source", "did not answer in time")))?;
-        let headers = credentials(token)?;
-        let asked = async {
-            match self.version() {
-                HttpVersion::Http1 => self.ask_by_http1(uri, headers, ask).await,
-                HttpVersion::Http2 => self.ask_by_http2(uri, headers, ask).await,
-            }
-        };
-        // Whatever fails, the server may be another one the next time.
-        asked.await.inspect_err(|_| self.fallen_back.store(false, Ordering::Relaxed))
+        match (token.await, &self.config.token) {
+            (Ok(token), _) => credentials(token?),
+            (Err(_), Token::File(path, _)) => credentials(Err(named(path, "could not be read in time"))),
+            (Err(_), _) => Err(failed_callback("token source", "did not answer in time")),
+        }
     }
 
     async fn ask_by_http1<T, A>(
@@ -152,12 +167,13 @@ impl Server {
         uri: &Uri,
         headers: HeaderMap,
         ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A,
-    ) -> Result<T, Setback>
+    ) -> Asked<T>
     where
         A: Future<Output = Result<T, BoxError>>,
     {
         let reached = self.open(uri, HttpVersion::Http1).await?;
-        ask(reached.io, Opening::Upgrade, headers).await.map_err(failed)
+        let answer = ask(reached.io, Opening::Upgrade, headers).await.map_err(failed)?;
+        Ok((answer, HttpVersion::Http1))
     }
 
     async fn ask_by_http2<T, A>(
@@ -165,25 +181,26 @@ impl Server {
         uri: &Uri,
         headers: HeaderMap,
         ask: impl Fn(Box<dyn ServerIo>, Opening, HeaderMap) -> A,
-    ) -> Result<T, Setback>
+    ) -> Asked<T>
     where
         A: Future<Output = Result<T, BoxError>>,
     {
         let Reached { io, http2 } = self.open(uri, HttpVersion::Http2).await?;
         if http2 == Some(false) {
-            self.fall_back("its TLS did not agree on that");
-            return ask(io, Opening::Upgrade, headers).await.map_err(failed);
+            self.tell_fallback("its TLS did not agree on that");
+            let answer = ask(io, Opening::Upgrade, headers).await.map_err(failed)?;
+            return Ok((answer, HttpVersion::Http1));
         }
         match ask(io, Opening::Connect, headers.clone()).await {
             Err(error) if http2 == Some(true) && is_not_offered(&error) => {
-                self.fall_back("it takes no WebSocket over that");
+                self.tell_fallback("it takes no WebSocket over that");
                 match self.ask_by_http1(uri, headers, ask).await {
                     // It speaks nothing but HTTP/2, and so this is what is wrong.
                     Err(setback) if setback.error.kind() == ErrorKind::Tls => Err(failed(error)),
                     asked => asked,
                 }
             }
-            asked => asked.map_err(failed),
+            asked => Ok((asked.map_err(failed)?, HttpVersion::Http2)),
         }
     }
 
@@ -192,9 +209,7 @@ impl Server {
         if self.fallen_back.load(Ordering::Relaxed) { HttpVersion::Http1 } else { self.config.http }
     }
 
-    /// From now on the server is asked by HTTP/1.1, until that fails.
-    fn fall_back(&self, why: &str) {
-        self.fallen_back.store(true, Ordering::Relaxed);
+    fn tell_fallback(&self, why: &str) {
         warn!(key = %self.key(), why, "the server is asked by HTTP/1.1, and not by HTTP/2, which this agent is set to");
     }
 
@@ -212,7 +227,8 @@ impl Server {
             Setback::caused(ErrorKind::Protocol, Retry::Never, "the server named a path that is not dialled", why)
         })?;
         let picked_up = async {
-            let answer = self.ask(&uri, |io, opening, headers| link::pick_up(io, opening, &uri, headers)).await?;
+            let asked = self.ask(&uri, |io, opening, headers| link::pick_up(io, opening, &uri, headers));
+            let (answer, _) = asked.await?;
             answer.map_err(|answer| refused(&answer))
         };
         timeout(REACH_WITHIN, picked_up).await.unwrap_or_else(|_| Err(too_late()))
@@ -238,3 +254,6 @@ impl fmt::Debug for Server {
         f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

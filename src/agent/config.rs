@@ -21,7 +21,7 @@ use super::{
     endpoint::endpoint,
     proxy_choice::ProxyChoice,
     run::Agent,
-    token::Token,
+    token::{Reading, Token},
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -114,9 +114,11 @@ impl AgentBuilder {
     /// Reads the bearer token from a file at each attempt, without the white space around it; at most 8 KiB. In the place
     /// of [`token`](Self::token).
     ///
-    /// A file that cannot be read, is empty or is none, as a pipe, is a failed attempt whose text names it.
+    /// A file that cannot be read, is empty or is none, as a pipe, is a failed attempt whose text names it, of kind
+    /// [`Auth`](ErrorKind::Auth). So is a read that takes longer than 10 s, as from a mount whose server is away: it holds a
+    /// blocking thread of the runtime, and the next attempts wait for it and begin no other.
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.token = Some(Token::File(path.into()));
+        self.token = Some(Token::File(path.into(), Reading::default()));
         self
     }
 

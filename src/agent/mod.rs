@@ -120,7 +120,7 @@ pub use run::{Agent, Run};
 pub use targets::{Address, Targets};
 // How the server is reached, and what is spoken with it.
 pub use choices::{HttpVersion, ProtocolChoice, UnknownHttpVersion, UnknownProtocol};
-pub use proxy_choice::ProxyChoice;
+pub use proxy_choice::{ProxyChoice, ProxyUrl};
 #[cfg(feature = "tls")]
 pub use tls::TlsOptions;
 // To watch and stop.

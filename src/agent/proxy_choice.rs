@@ -38,6 +38,35 @@ pub enum ProxyChoice {
     Url(String),
 }
 
+/// The URL of a proxy, of [`ProxyChoice::url_for`]. `Debug` and `Display` show it without its user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl {
+    set: String,
+    /// Without the credentials.
+    bare: Uri,
+}
+
+impl ProxyUrl {
+    /// The URL as it is set, with the user and the password if they are in it: for whoever speaks to the proxy, and for no
+    /// log.
+    #[must_use]
+    pub fn with_credentials(&self) -> &str {
+        &self.set
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.bare.to_string().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProxyUrl({self})")
+    }
+}
+
 impl fmt::Debug for ProxyChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -49,9 +78,9 @@ impl fmt::Debug for ProxyChoice {
 }
 
 impl ProxyChoice {
-    /// The URL of the proxy through which an agent of this setting reaches a server, as it is set and so with its user and
-    /// password; `None` if it goes straight. For tools that go the agent's way. Scheme and host of the server are looked
-    /// at, and nothing else of its URL. The environment is this process's.
+    /// The URL of the proxy through which an agent of this setting reaches a server; `None` if it goes straight. For tools
+    /// that go the agent's way. Scheme and host of the server are looked at, and nothing else of its URL. The environment
+    /// is this process's.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if what should name the proxy does not, as at
@@ -61,15 +90,17 @@ impl ProxyChoice {
     /// use revdial::agent::ProxyChoice;
     ///
     /// let server = "wss://gateway.example".parse()?;
-    /// assert_eq!(ProxyChoice::Url("http://10.0.0.1:3128".into()).url_for(&server)?.unwrap(), "http://10.0.0.1:3128");
+    /// let proxy = ProxyChoice::Url("http://user:pass@10.0.0.1:3128".into()).url_for(&server)?.unwrap();
+    /// assert_eq!(proxy.to_string(), "http://10.0.0.1:3128");
+    /// assert_eq!(proxy.with_credentials(), "http://user:pass@10.0.0.1:3128");
     /// assert!(ProxyChoice::Direct.url_for(&server)?.is_none());
     /// assert!(ProxyChoice::Url("ftp://10.0.0.1".into()).url_for(&server).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn url_for(&self, server: &Uri) -> Result<Option<String>, Error> {
+    pub fn url_for(&self, server: &Uri) -> Result<Option<ProxyUrl>, Error> {
         let Some(named) = self.named(server, |name| std::env::var(name).ok()) else { return Ok(None) };
-        named.read().map_err(|why| Error::with_source(ErrorKind::InvalidInput, why))?;
-        Ok(Some(named.url))
+        let proxy = named.read().map_err(|why| Error::with_source(ErrorKind::InvalidInput, why))?;
+        Ok(Some(ProxyUrl { set: named.url, bare: proxy.uri().clone() }))
     }
 
     /// The proxy on the way to this server, if there is one. `variable` looks an environment variable up.
@@ -134,7 +165,12 @@ fn read(url: &str) -> Result<Intercept, &'static str> {
     let proxy = proxy.filter(|proxy| matches!(proxy.uri().scheme_str(), Some("http" | "https" | "socks5" | "socks5h")));
     let proxy =
         proxy.ok_or("is not the URL of a proxy, which begins with http://, https://, socks5:// or socks5h://")?;
-    endpoint::check(proxy.uri().authority().ok_or("has no host")?)?;
+    let authority = proxy.uri().authority().ok_or("has no host")?;
+    // What is behind the first one would be taken for a part of the host's name, and be shown.
+    if authority.as_str().contains('@') {
+        return Err("has an @ in its user or password, where it has to be %40");
+    }
+    endpoint::check(authority)?;
     if proxy.raw_auth().is_some_and(|(user, password)| user.len().max(password.len()) > MAX_SOCKS_AUTH) {
         return Err("has a user or password of more than 255 bytes, which SOCKS5 cannot have");
     }
@@ -228,8 +264,16 @@ mod tests {
     #[test]
     fn what_is_no_proxy_is_told_and_not_shown() {
         let long = format!("socks5://u:{}@p", "x".repeat(256));
-        let hunter =
-            ["ftp://u:hunter2@p", "socks4://hunter2@p", "http://hunter2@", "http://p:99999", "http://p:0", "//"];
+        let hunter = [
+            "ftp://u:hunter2@p",
+            "socks4://hunter2@p",
+            "http://hunter2@",
+            "http://u:p@hunter2@p:3128",
+            "socks5://u:p@hunter2@p",
+            "http://p:99999",
+            "http://p:0",
+            "//",
+        ];
         for url in hunter.into_iter().chain(["hunter2 at home", "", &long]) {
             let why = ProxyChoice::Url(url.into()).proxy(&Uri::from_static(HTTPS), |_| None).unwrap_err();
             assert!(!why.contains("hunter2") && !why.is_empty(), "{url}: {why}");
@@ -237,5 +281,21 @@ mod tests {
         let why = found(HTTPS, &["HTTPS_PROXY=ftp://u:hunter2@p"]).unwrap_err();
         assert!(why.starts_with("HTTPS_PROXY ") && !why.contains("hunter2"), "{why}");
         assert_eq!(format!("{:?}", ProxyChoice::Url("http://u:hunter2@p".into())), "Url(..)");
+    }
+
+    #[test]
+    fn the_url_of_a_proxy_shows_its_credentials_to_who_asks_for_them_and_in_no_output() {
+        let table = [
+            ("http://user:hunter2@p:3128", "http://p:3128"),
+            ("https://hunter2@[::1]", "https://[::1]"),
+            ("socks5h://user:hunter2%40@p/", "socks5h://p"),
+            ("user:hunter2@p:1", "http://p:1"),
+        ];
+        for (set, shown) in table {
+            let url = ProxyChoice::Url(set.into()).url_for(&Uri::from_static(HTTPS)).unwrap().unwrap();
+            assert_eq!((url.to_string().as_str(), url.with_credentials()), (shown, set));
+            let debug = format!("ProxyUrl({shown})");
+            assert_eq!([format!("{url:?}"), format!("{url:#?}")], [debug.clone(), debug]);
+        }
     }
 }

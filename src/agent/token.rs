@@ -9,6 +9,10 @@ use std::{
 
 use http::{HeaderValue, header::InvalidHeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+};
 
 use super::connect::{BoxError, BoxFuture};
 
@@ -20,9 +24,31 @@ pub(crate) enum Token {
     /// Given.
     Value(SecretString),
     /// Read at each attempt.
-    File(PathBuf),
+    File(PathBuf, Reading),
     /// Asked at each attempt.
     Source(Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, BoxError>> + Send + Sync>),
+}
+
+/// Reads of a file, one at a time: where they hang, as from a mount whose server is away, one thread does and no more.
+#[derive(Default)]
+pub(crate) struct Reading(Mutex<Option<JoinHandle<Result<SecretString, BoxError>>>>);
+
+impl Reading {
+    /// What `read` gives, or a read that nobody waits for any more and that is still under way.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the read goes on, for who comes next.
+    pub(crate) async fn one(
+        &self,
+        read: impl FnOnce() -> Result<SecretString, BoxError> + Send + 'static,
+    ) -> Result<SecretString, BoxError> {
+        let mut under_way = self.0.lock().await;
+        // What one has read that has ended since may be old.
+        let reading = under_way.take().filter(|reading| !reading.is_finished());
+        let answer = under_way.insert(reading.unwrap_or_else(|| spawn_blocking(read))).await;
+        *under_way = None;
+        answer?
+    }
 }
 
 impl Token {
@@ -31,8 +57,8 @@ impl Token {
         match self {
             Self::Value(token) if token.expose_secret().is_empty() => Err("is empty"),
             Self::Value(token) => bearer(token).map(drop).map_err(|_| "has a character that no header can have"),
-            Self::File(path) if path.as_os_str().is_empty() => Err("the path of its file is empty"),
-            Self::File(_) | Self::Source(_) => Ok(()),
+            Self::File(path, _) if path.as_os_str().is_empty() => Err("the path of its file is empty"),
+            Self::File(..) | Self::Source(_) => Ok(()),
         }
     }
 
@@ -41,9 +67,9 @@ impl Token {
         match self {
             Self::Value(token) => Ok(token.clone()),
             Self::Source(source) => source().await,
-            Self::File(path) => {
+            Self::File(path, reading) => {
                 let path = path.clone();
-                tokio::task::spawn_blocking(move || read(&path)).await?
+                reading.one(move || read(&path)).await
             }
         }
     }
@@ -63,7 +89,8 @@ fn read(path: &Path) -> Result<SecretString, BoxError> {
     }
 }
 
-fn named(path: &Path, why: impl fmt::Display) -> BoxError {
+/// Why there is no token in this file.
+pub(crate) fn named(path: &Path, why: impl fmt::Display) -> BoxError {
     format!("{}: {why}", path.display()).into()
 }
 
@@ -78,7 +105,7 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(_) => f.write_str("Token(..)"),
-            Self::File(path) => f.debug_tuple("TokenFile").field(path).finish(),
+            Self::File(path, _) => f.debug_tuple("TokenFile").field(path).finish(),
             Self::Source(_) => f.write_str("TokenSource(..)"),
         }
     }
@@ -86,12 +113,20 @@ impl fmt::Debug for Token {
 
 #[cfg(test)]
 mod tests {
+    use std::{pin::pin, sync::mpsc};
+
+    use futures_util::FutureExt;
+
     use super::*;
+
+    fn in_file(path: &Path) -> Token {
+        Token::File(path.to_owned(), Reading::default())
+    }
 
     #[tokio::test]
     async fn a_token_file_is_read_at_each_attempt_and_trimmed() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let token = Token::File(file.path().to_owned());
+        let token = in_file(file.path());
         for text in ["one", " two\n"] {
             std::fs::write(file.path(), text).unwrap();
             assert_eq!(token.ask().await.unwrap().expose_secret(), text.trim());
@@ -110,7 +145,7 @@ mod tests {
         let pipe = dir.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
         for path in [dir.path(), &pipe, Path::new("/dev/zero")] {
-            let asked = Token::File(path.to_owned());
+            let asked = in_file(path);
             let answer =
                 tokio::time::timeout(std::time::Duration::from_secs(10), asked.ask()).await.expect("an answer");
             let why = answer.unwrap_err().to_string();
@@ -120,6 +155,42 @@ mod tests {
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         std::fs::write(&file, "token").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(Token::File(link).ask().await.unwrap().expose_secret(), "token");
+        assert_eq!(in_file(&link).ask().await.unwrap().expose_secret(), "token");
+    }
+
+    /// A read that hangs until it is told what it has read.
+    fn hanging() -> (mpsc::Sender<&'static str>, impl FnOnce() -> Result<SecretString, BoxError> + Send + 'static) {
+        let (tell, told) = mpsc::channel();
+        (tell, move || Ok(told.recv()?.into()))
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_a_read_hangs_waits_for_that_and_begins_no_other() {
+        let reading = Reading::default();
+        let (tell, read) = hanging();
+        assert!(reading.one(read).now_or_never().is_none());
+        for _ in 0..3 {
+            assert!(reading.one(|| Err("a second read".into())).now_or_never().is_none());
+        }
+        let mut asked = pin!(reading.one(|| Err("a second read".into())));
+        assert!(asked.as_mut().now_or_never().is_none());
+        tell.send("token").unwrap();
+        assert_eq!(asked.await.unwrap().expose_secret(), "token");
+        assert_eq!(reading.one(|| Ok("another".into())).await.unwrap().expose_secret(), "another");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_too_late_for_who_asked_is_not_taken_for_new() {
+        let reading = Reading::default();
+        let (tell, read) = hanging();
+        assert!(reading.one(read).now_or_never().is_none());
+        tell.send("old").unwrap();
+        let ended = async {
+            while !reading.0.lock().await.as_ref().unwrap().is_finished() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.expect("an end of the read");
+        assert_eq!(reading.one(|| Ok("new".into())).await.unwrap().expose_secret(), "new");
     }
 }
