@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use tracing::{
-    Event, Id, Level, Subscriber,
+    Dispatch, Event, Id, Level, Subscriber,
     field::{Field, Visit},
     span::Attributes,
-    subscriber::DefaultGuard,
+    subscriber::{DefaultGuard, NoSubscriber},
 };
 use tracing_subscriber::{
     Layer, filter::LevelFilter, layer::Context, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
@@ -52,6 +52,9 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn down_to(level: LevelFilter) -> Self {
+        // With one subscriber in a process, what another thread comes to first is taken for unwanted by all threads.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let seen = Arc::default();
         let collector = Collector(Arc::clone(&seen));
         let here = tracing_subscriber::registry().with(collector).with(level).set_default();
