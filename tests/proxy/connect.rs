@@ -16,10 +16,13 @@ use revdial::{TargetName, TunnelStream, proxy::Proxy};
 use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-use super::support::{Heads, agent, head, manager, serve_raw, serve_streams, text, to};
+use super::{
+    support::{Heads, agent, head, manager, serve_raw, serve_streams, text, to},
+    upgrades::echoes,
+};
 
 /// A connection of a browser's to a host that offers extended CONNECT.
 struct Browser(http2::SendRequest<Empty<Bytes>>);
@@ -122,19 +125,8 @@ async fn p2_a_websocket_over_http2_is_an_upgrade_for_the_service_and_200_for_its
             assert!(!response.headers().contains_key(absent), "{absent}");
         }
         let io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-        let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
-        for size in [0, 1, 100_000, 3_000_000] {
-            let message = Message::Binary(Bytes::from(vec![7; size]));
-            let (sent, echoed) = {
-                let (mut sink, mut stream) = (&mut socket).split();
-                tokio::join!(sink.send(message.clone()), stream.next())
-            };
-            sent.unwrap();
-            assert!(echoed.unwrap().unwrap() == message, "{size}");
-        }
-        socket.close(None).await.unwrap();
-        assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
-        assert!(socket.next().await.is_none());
+        let socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        echoes(socket).await;
     }
     assert_ne!(keys[0], keys[1]);
 }

@@ -13,12 +13,12 @@ use hyper_util::{
 };
 use revdial::{TargetName, TunnelStream};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     time::timeout,
 };
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use super::support::{
     agent, exchange, head, host, manager, send, serve_host, serve_host_without_upgrades, serve_streams, text, to,
@@ -42,8 +42,13 @@ async fn a_websocket_client_talks_to_a_websocket_service() {
         }
     });
     let io = host(&builder.build());
-    let (mut socket, response) = tokio_tungstenite::client_async("ws://gateway/ws", io).await.unwrap();
+    let (socket, response) = tokio_tungstenite::client_async("ws://gateway/ws", io).await.unwrap();
     assert_eq!(response.status(), 101);
+    echoes(socket).await;
+}
+
+/// Sends messages of all sizes to a service that says them again, then the close.
+pub(crate) async fn echoes<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>) {
     for size in [0, 1, 100_000, 3_000_000] {
         let message = Message::Binary(Bytes::from(vec![7; size]));
         let (sent, echoed) = {
