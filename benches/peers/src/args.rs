@@ -9,7 +9,7 @@ Measures revdial beside its peers; see the doc of src/main.rs.
 
   --quick        a smoke run of some seconds
   --only PART    latency, load, bulk, delay, resume, scaling or syscalls; may be given more than once
-  --rounds N     instead of 5, the least that counts
+  --rounds N     instead of 5, the least that counts; of short pieces three times as many
   --out DIR      where peers.md, peers.json and peers.svg go, instead of target/peers
   --readme FILE  put the figures between the marks of this README, and the plot beside it
   --help         this";

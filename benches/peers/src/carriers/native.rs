@@ -21,7 +21,7 @@ use crate::{
     commands::{TOKEN, serve},
 };
 
-/// What the bounds are raised to where they must not be what limits: more than is in flight at any measured delay.
+/// What the bounds are raised to where they are not to be what limits, or hardly: at 150 ms they allow 1.7 GiB/s.
 const WIDE: usize = 256 * 1024 * 1024;
 
 /// Starts a gateway.

@@ -28,10 +28,12 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     for pair in &mut pairs {
         small(pair, scale.trips / 10, scale.dials / 10, &mut Book::default()).await?;
     }
-    for round in 0..scale.rounds {
+    for round in 0..scale.short_rounds {
         for pair in in_turn(&mut pairs, round) {
             small(pair, scale.trips, scale.dials, book).await?;
         }
+    }
+    for _ in 0..scale.rounds {
         for pair in in_turn(&mut pairs, 0).filter(|pair| pair.carrier != Carrier::Raw) {
             beside(pair, scale, book).await?;
         }

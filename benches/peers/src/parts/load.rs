@@ -29,7 +29,7 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
         pair.run(Task::Dials { n: AT_ONCE, at_once: AT_ONCE, confirmed: false }).await?;
         pair.run(Task::Requests { n: scale.requests / 4, connections: AT_ONCE }).await?;
     }
-    for round in 0..scale.rounds {
+    for round in 0..scale.short_rounds {
         for pair in in_turn(&mut pairs, round) {
             let carrier = pair.carrier;
             let n = scale.dials * dials_in_a_round(carrier);

@@ -8,6 +8,8 @@ use crate::args::Args;
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
     pub(crate) rounds: usize,
+    /// Rounds of what takes some tenths of a second: what one of them comes to varies more than gates leave room for.
+    pub(crate) short_rounds: usize,
     pub(crate) trips: u64,
     pub(crate) dials: u64,
     pub(crate) requests: u64,
@@ -31,6 +33,7 @@ impl Scale {
     /// Short pieces: what else the machine does then falls on both sides of a ratio, or on few rounds.
     const NORMAL: Self = Self {
         rounds: 5,
+        short_rounds: 15,
         trips: 4000,
         dials: 2000,
         requests: 4000,
@@ -48,6 +51,7 @@ impl Scale {
     /// Enough to see that it works.
     const QUICK: Self = Self {
         rounds: 1,
+        short_rounds: 1,
         trips: 50,
         dials: 64,
         requests: 128,
@@ -64,6 +68,7 @@ impl Scale {
 
     pub(crate) fn of(args: &Args) -> Self {
         let scale = if args.quick { Self::QUICK } else { Self::NORMAL };
-        Self { rounds: args.rounds.unwrap_or(scale.rounds), ..scale }
+        let each = |rounds| args.rounds.map_or(rounds, |asked| asked * rounds / scale.rounds);
+        Self { rounds: each(scale.rounds), short_rounds: each(scale.short_rounds), ..scale }
     }
 }

@@ -37,7 +37,7 @@ fn head(machine: &Machine, rounds: usize) -> String {
     let Machine { command, cores, processor, kernel, date } = machine;
     format!(
         "# revdial beside its peers\n\n`{command}`\n\n{date}; {cores} cores, {processor}, Linux {kernel}; loopback; \
-         interleaved rounds: {rounds}. A ratio is the median of the rounds' ratios, with the least and the most. \
+         interleaved rounds: {rounds}, and more of short pieces. A ratio is the median of the rounds' ratios, with the least and the most. \
          \"Pinned\" is: the server's and the agent's process {}. Each process has one thread that works. Up is from the \
          server to the agent, down the other way.{}\n",
         pinning(),
