@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::{
     connman::{
+        deadline::Deadline,
         handle::Handle,
         registry::Refusal,
         seek::{Seeking, refused},
@@ -135,9 +136,9 @@ pub(super) struct Dialing<T: Handle> {
     /// Since the first poll.
     started: Option<Instant>,
     /// The end of `timeout`.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
     /// The end of all tries, however often the agent comes and goes, and what is answered there.
-    limit: Option<(Pin<Box<Sleep>>, ErrorKind)>,
+    limit: Option<(Deadline, ErrorKind)>,
     /// Tunnels of sessions with lower serials were met dead, or taking nothing more.
     not_before: Epoch,
     /// The session of the last open was lost with its grace.
@@ -147,7 +148,7 @@ pub(super) struct Dialing<T: Handle> {
 
 enum Step<T: Handle> {
     Seek,
-    Open { opening: T::Opening, tunnel: T, serial: Epoch, deadline: Pin<Box<Sleep>> },
+    Open { opening: T::Opening, tunnel: T, serial: Epoch, deadline: Deadline },
     Done,
 }
 
@@ -171,20 +172,21 @@ impl<T: Handle> Dialing<T> {
 
     fn start(&mut self) -> Instant {
         *self.started.get_or_insert_with(|| {
-            self.deadline = self.timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-            Instant::now()
+            let now = Instant::now();
+            self.deadline = self.timeout.map(|timeout| Deadline::after(now, timeout));
+            now
         })
     }
 
     /// The caller's deadline and the limit, looked at after all else: what is ready at the same instant still counts.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<ErrorKind> {
         if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+            && deadline.poll(cx).is_ready()
         {
             return Poll::Ready(ErrorKind::DialTimeout);
         }
         match &mut self.limit {
-            Some((limit, kind)) => limit.as_mut().poll(cx).map(|()| *kind),
+            Some((limit, kind)) => limit.poll(cx).map(|()| *kind),
             None => Poll::Pending,
         }
     }
@@ -199,7 +201,7 @@ impl<T: Handle> Dialing<T> {
         };
         let end = end.into_iter().chain(self.seeking.last()).min();
         if let Some(limit) = end.and_then(|end| end.checked_add(self.inner.dial_timeout())) {
-            self.limit = Some((Box::pin(tokio::time::sleep_until(limit)), kind));
+            self.limit = Some((Deadline::new(limit), kind));
         }
     }
 
@@ -233,7 +235,7 @@ impl<T: Handle> Dialing<T> {
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
-                        ready!(deadline.as_mut().poll(cx));
+                        ready!(deadline.poll(cx));
                         // While there is no link nobody can answer, and on each the agent has its whole time.
                         let (timeout, up_since) = (self.inner.dial_timeout(), tunnel.up_since());
                         if let (None, Some((_, kind))) = (up_since, &mut self.limit) {
@@ -241,7 +243,7 @@ impl<T: Handle> Dialing<T> {
                         }
                         let from = up_since.map_or_else(Instant::now, Instant::from_std);
                         match from.checked_add(timeout).filter(|until| *until > Instant::now()) {
-                            Some(until) => deadline.as_mut().reset(until),
+                            Some(until) => *deadline = Deadline::new(until),
                             None => return Poll::Ready(Err(ErrorKind::DialTimeout.into())),
                         }
                     }
@@ -254,14 +256,14 @@ impl<T: Handle> Dialing<T> {
     fn open(&mut self, serial: Epoch, tunnel: T) {
         let timeout = self.inner.dial_timeout();
         let ends = self.deadline.iter().chain(self.limit.iter().map(|(limit, _)| limit));
-        let left = ends.map(|end| end.deadline().saturating_duration_since(Instant::now())).min();
+        let left = ends.map(Deadline::left).min();
         let give_up = left.map_or(timeout, |left| left.min(timeout));
         let metadata = Metadata {
             deadline_ms: Some(u32::try_from(give_up.as_millis()).unwrap_or(u32::MAX)),
             ..Metadata::default()
         };
         let opening = tunnel.open(self.target.clone(), metadata, self.early_data);
-        self.step = Step::Open { opening, tunnel, serial, deadline: Box::pin(tokio::time::sleep(timeout)) };
+        self.step = Step::Open { opening, tunnel, serial, deadline: Deadline::after(Instant::now(), timeout) };
     }
 }
 

@@ -55,6 +55,7 @@
 
 mod attach;
 mod builder;
+mod deadline;
 mod decisions;
 mod dial;
 mod effects;
