@@ -4,6 +4,12 @@
 #[path = "support/hand.rs"]
 mod hand;
 
+#[path = "session/acks.rs"]
+mod acks;
+#[path = "session/deadlines.rs"]
+mod deadlines;
+#[path = "session/ends.rs"]
+mod ends;
 #[path = "session/links.rs"]
 mod links;
 #[path = "session/malformed.rs"]
@@ -14,5 +20,7 @@ mod messages;
 mod opens;
 #[path = "session/owner.rs"]
 mod owner;
+#[path = "session/stream_ends.rs"]
+mod stream_ends;
 #[path = "session/streams.rs"]
 mod streams;

@@ -2,12 +2,10 @@
 
 use std::{
     fmt,
-    panic::AssertUnwindSafe,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use http::{HeaderMap, Uri};
 use tokio::{sync::Mutex, time::timeout};
 use tracing::warn;
@@ -20,7 +18,7 @@ use super::{
     token::{Token, named},
 };
 use crate::{
-    callback,
+    callback::{self, Failed},
     dialback::{ControlLink, pickup_uri},
     error::ErrorKind,
     frame::{Hello, Welcome},
@@ -154,12 +152,15 @@ impl Server {
     }
 
     async fn credentials(&self) -> Result<HeaderMap, Setback> {
-        let token = timeout(TOKEN_WITHIN, caught("token source", self.config.token.ask()));
-        match (token.await, &self.config.token) {
-            (Ok(token), _) => credentials(token?),
-            (Err(_), Token::File(path, _)) => credentials(Err(named(path, "could not be read in time"))),
-            (Err(_), _) => Err(failed_callback("token source", "did not answer in time")),
-        }
+        let token = self.config.token.ask();
+        let token = match &self.config.token {
+            // A slow disk is no fault of a callback's.
+            Token::File(path, _) => timeout(TOKEN_WITHIN, callback::ask(token))
+                .await
+                .unwrap_or_else(|_| Ok(Err(named(path, "could not be read in time")))),
+            _ => callback::ask_within(TOKEN_WITHIN, token).await,
+        };
+        credentials(token.map_err(|failed| failed_callback("token source", failed))?)
     }
 
     async fn ask_by_http1<T, A>(
@@ -214,7 +215,8 @@ impl Server {
     }
 
     async fn open(&self, uri: &Uri, version: HttpVersion) -> Result<Reached, Setback> {
-        caught("connector", open(&self.connector, uri, version)).await?
+        let opened = callback::ask(open(&self.connector, uri, version)).await;
+        opened.map_err(|failed| failed_callback("connector", failed))?
     }
 
     /// Brings the connection that a dial-back server has asked for by this path.
@@ -239,13 +241,13 @@ fn too_late() -> Setback {
     Setback::new(ErrorKind::Handshake, Retry::Backoff, "the server did not answer in time")
 }
 
-/// What `code`, some of it the user's, gives. That it panicked is a failed attempt, not the end of the agent.
-async fn caught<T>(name: &'static str, code: impl Future<Output = T>) -> Result<T, Setback> {
-    AssertUnwindSafe(code).catch_unwind().await.map_err(|_| failed_callback(name, "panicked"))
-}
-
-fn failed_callback(name: &'static str, how: &'static str) -> Setback {
-    callback::failed(name, how);
+/// That a callback of this name failed is a failed attempt, not the end of the agent.
+fn failed_callback(name: &'static str, failed: Failed) -> Setback {
+    let how = match failed {
+        Failed::Panicked => "panicked",
+        Failed::TimedOut => "did not answer in time",
+    };
+    callback::tell(name, how);
     Setback::new(ErrorKind::Internal, Retry::Backoff, format!("the {name} {how}"))
 }
 

@@ -16,7 +16,7 @@ use crate::{
     frame::{CloseCode, SessionId},
     key::{AgentKey, Epoch},
     metrics,
-    mux::{BindError, PeerDrain},
+    mux::{BindError, Deferred, PeerDrain},
 };
 
 /// How often a registration looks again at a key that changes under its eyes.
@@ -114,18 +114,8 @@ impl<T: Handle> Inner<T> {
         let mut make = Some(make);
         let mut made = None;
         for _ in 0..REGISTER_TRIES {
-            let resume = self.with(|state, now| {
-                state.registry.resume(&claim, now, |tunnel| {
-                    let link = tunnel.bind(new.epoch, offer.has);
-                    let (bound, heard) = match link.value() {
-                        Ok(link) => (registry::Bound::Yes, T::heard_before(link)),
-                        Err(BindError::Ended) => (registry::Bound::Over, false),
-                        Err(BindError::Stale) => (registry::Bound::Refused(CloseCode::STALE), false),
-                        Err(BindError::Violation(violation)) => (registry::Bound::Refused(violation.code()), false),
-                    };
-                    Binding { bound, heard, link }
-                })
-            });
+            let resume =
+                self.with(|state, now| state.registry.resume(&claim, now, |tunnel| bind(tunnel, new.epoch, offer.has)));
             // Whom the binding concerns is woken here, outside the lock.
             let old = match resume {
                 Resume::Bound(tunnel, link) => match link.wake() {
@@ -231,6 +221,18 @@ impl<T: Handle> Inner<T> {
             Grace::Drop => Grace::Drop,
         }
     }
+}
+
+/// Binds the link of this epoch to a session; whom that concerns is still to be woken.
+fn bind<T: Handle>(tunnel: &T, epoch: Epoch, has: u64) -> Binding<Deferred<Result<T::Link, BindError>>> {
+    let link = tunnel.bind(epoch, has);
+    let (bound, heard) = match link.value() {
+        Ok(link) => (registry::Bound::Yes, T::heard_before(link)),
+        Err(BindError::Ended) => (registry::Bound::Over, false),
+        Err(BindError::Stale) => (registry::Bound::Refused(CloseCode::STALE), false),
+        Err(BindError::Violation(violation)) => (registry::Bound::Refused(violation.code()), false),
+    };
+    Binding { bound, heard, link }
 }
 
 /// Why a link is refused that is closed with this code.

@@ -41,39 +41,18 @@ impl<T: Handle> Inner<T> {
                 self.tell(&TunnelEvent::Reconnected { registration, after });
             }
             Effect::Resumed { registration, after } => {
-                match after {
-                    Some(after) => {
-                        metrics::record_reconnected();
-                        metrics::record_resume("ok");
-                        metrics::record_pause(after);
-                    }
-                    None => metrics::record_resume("fenced"),
-                }
+                record_resumed(after);
                 self.tell(&TunnelEvent::Resumed { registration, after });
             }
             Effect::Displaced { old, tunnel, by, code, drain } => {
-                let same_instance = old.instance == by.instance;
-                if !same_instance {
-                    metrics::record_key_conflict("replaced");
-                }
-                let reason = if same_instance { "the agent began anew" } else { "another agent has taken the key" };
-                if is_dialback(&old) && is_dialback(&by) {
-                    // Or it is the same, back before its loss was noticed. Its streams do without the control link.
-                    tunnel.end(SessionEnd::Replaced);
-                } else if drain.is_zero() {
-                    tunnel.close(code, reason, SessionEnd::Replaced);
-                } else {
-                    tunnel.drain(code, drain, Duration::ZERO, reason);
-                }
+                displace(&tunnel, &old, &by, code, drain);
                 self.tell_replaced(&old, &by);
             }
             Effect::Outlived { old, tunnel, by } => {
                 tunnel.end(SessionEnd::Replaced);
                 // A dial-back agent that comes back has a new session each time, and leaves nothing behind by that.
-                if !(is_dialback(&old) && is_dialback(&by)) {
-                    if old.instance != by.instance {
-                        metrics::record_key_conflict("replaced");
-                    }
+                if !are_dialback(&old, &by) {
+                    record_conflict(&old, &by);
                     self.tell_replaced(&old, &by);
                 }
             }
@@ -84,14 +63,10 @@ impl<T: Handle> Inner<T> {
                 }
                 self.tell_lost(&registration, cause, hold);
             }
-            Effect::Drained { registration } => {
-                let (key, epoch) = (registration.key.clone(), registration.epoch);
-                self.tell(&TunnelEvent::Draining { key, epoch });
-            }
+            Effect::Drained { registration } => self.tell_draining(&registration),
             Effect::Draining { registration, tunnel, code, drain } => {
                 tunnel.drain(code, drain, (drain / 2).min(MAX_JITTER), "the server goes down");
-                let (key, epoch) = (registration.key.clone(), registration.epoch);
-                self.tell(&TunnelEvent::Draining { key, epoch });
+                self.tell_draining(&registration);
             }
             Effect::Evicted { registration, tunnel } => {
                 metrics::record_budget_eviction();
@@ -128,6 +103,10 @@ impl<T: Handle> Inner<T> {
         self.tell(&TunnelEvent::Lost { key: registration.key.clone(), epoch: registration.epoch, cause, grace });
     }
 
+    fn tell_draining(&self, registration: &Registration) {
+        self.tell(&TunnelEvent::Draining { key: registration.key.clone(), epoch: registration.epoch });
+    }
+
     pub(super) fn tell(&self, event: &TunnelEvent) {
         let (key, epoch, name) = (event.key(), event.epoch(), event.name());
         match (event, event.reason()) {
@@ -145,8 +124,40 @@ impl<T: Handle> Inner<T> {
     }
 }
 
-fn is_dialback(registration: &Registration) -> bool {
-    registration.protocol == Protocol::Dialback
+/// Ends the tunnel of an agent whose key another one has taken, or asks its agent to let what runs finish.
+fn displace<T: Handle>(tunnel: &T, old: &Registration, by: &Registration, code: CloseCode, drain: Duration) {
+    record_conflict(old, by);
+    let reason = if old.instance == by.instance { "the agent began anew" } else { "another agent has taken the key" };
+    if are_dialback(old, by) {
+        // Or it is the same, back before its loss was noticed. Its streams do without the control link.
+        tunnel.end(SessionEnd::Replaced);
+    } else if drain.is_zero() {
+        tunnel.close(code, reason, SessionEnd::Replaced);
+    } else {
+        tunnel.drain(code, drain, Duration::ZERO, reason);
+    }
+}
+
+/// Counts a session that goes on after such a pause; `None`: it had a link still.
+fn record_resumed(after: Option<Duration>) {
+    match after {
+        Some(after) => {
+            metrics::record_reconnected();
+            metrics::record_resume("ok");
+            metrics::record_pause(after);
+        }
+        None => metrics::record_resume("fenced"),
+    }
+}
+
+fn record_conflict(old: &Registration, by: &Registration) {
+    if old.instance != by.instance {
+        metrics::record_key_conflict("replaced");
+    }
+}
+
+fn are_dialback(old: &Registration, by: &Registration) -> bool {
+    [old, by].iter().all(|registration| registration.protocol == Protocol::Dialback)
 }
 
 /// How a session ends that is closed with this code.

@@ -2,16 +2,15 @@
 
 use std::{
     collections::HashMap,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::{runtime::Handle as Runtime, sync::Semaphore};
 
 use crate::{
+    callback,
     connman::{
         event::{Observer, TunnelEvent},
         manager::ConnectionManager,
@@ -19,7 +18,6 @@ use crate::{
         state::Inner,
     },
     key::AgentKey,
-    metrics,
     tunnel::Tunnel,
 };
 
@@ -143,14 +141,9 @@ impl Hooks {
 
     async fn call(&self, arrived: Arrived) {
         let key = arrived.key().clone();
-        let call = AssertUnwindSafe(async { (self.hook)(arrived).await }).catch_unwind();
-        let what = match tokio::time::timeout(TIMEOUT, call).await {
-            Ok(Ok(())) => return,
-            Ok(Err(_)) => "panicked",
-            Err(_) => "took too long",
-        };
-        metrics::record_callback_failure();
-        tracing::error!(%key, "the hook on connect {what}");
+        if let Err(failed) = callback::ask_within(TIMEOUT, async { (self.hook)(arrived).await }).await {
+            tracing::error!(%key, "the hook on connect {failed}");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentKey, Calls>> {

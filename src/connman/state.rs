@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,6 +16,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    callback,
     connman::{
         event::Observer,
         expiry,
@@ -270,14 +270,13 @@ impl<T: Handle> fmt::Debug for Inner<T> {
 }
 
 /// On the runtime's clock.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Runs a callback of the user's. One that panics is counted, and `default` stands in its place.
+/// What a callback of the user's says; `default`, where it panicked.
 pub(super) fn guarded<R>(default: R, callback: impl FnOnce() -> R) -> R {
-    catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|_| {
-        metrics::record_callback_failure();
+    callback::call(callback).unwrap_or_else(|_| {
         tracing::error!("a policy or an observer panicked");
         default
     })

@@ -3,23 +3,20 @@
 use std::{
     error::Error as StdError,
     fmt,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
-
 use crate::{
+    callback,
     connman::{
         gone::Gone,
         handle::Handle,
         registry::{Refusal, Ticket},
-        state::Inner,
+        state::{Inner, now},
     },
     key::AgentKey,
-    metrics,
 };
 
 /// How long a start may take by default: a container takes seconds, a virtual machine less than a minute.
@@ -87,21 +84,18 @@ impl Wake {
     }
 
     async fn run(self, key: &AgentKey, until: Instant) -> Result<(), Refusal> {
-        let start = AssertUnwindSafe(async move { (self.start)().await }).catch_unwind();
-        let fault = |what| {
-            metrics::record_callback_failure();
-            tracing::error!(%key, "the start of an agent {what}");
-            Err(Refusal::Fault)
-        };
-        match tokio::time::timeout_at(until.into(), start).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(text))) => {
+        let within = until.saturating_duration_since(now());
+        match callback::ask_within(within, async move { (self.start)().await }).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(text)) => {
                 let text: String = text.chars().take(MAX_TEXT).collect();
                 tracing::warn!(%key, error = ?text, "an agent was not started");
                 Err(Refusal::NotWoken(text.into(), None))
             }
-            Ok(Err(_)) => fault("panicked"),
-            Err(_) => fault("took too long"),
+            Err(failed) => {
+                tracing::error!(%key, "the start of an agent {failed}");
+                Err(Refusal::Fault)
+            }
         }
     }
 }

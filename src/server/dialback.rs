@@ -10,7 +10,7 @@ use super::{
     term::{self, Notice, Term},
 };
 use crate::{
-    connman::{Attachment, Offer, Registration},
+    connman::{Attachment, Lease, Offer, Registration},
     dialback::{ControlEnd, ControlLink, DialbackTunnel},
     frame::{InstanceId, SessionId},
     key::Epoch,
@@ -47,17 +47,7 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
         }
     };
     tracing::debug!(principal = grant.principal(), peer = ?grant.peer(), "dial-back link up");
-    let handle = Tunnel::Dialback(tunnel.clone());
-    let end = {
-        let mut drive = pin!(tunnel.drive(&mut link));
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut drive => break end,
-                notice = term::next(&mut term) => notice.carry_out(&handle, &lease),
-            }
-        }
-    };
+    let end = drive(&tunnel, &mut link, &mut term, &lease).await;
     tracing::debug!(end = ?end.end, "dial-back link down");
     let reason = tunnel.closing_reason();
     if tunnel.ended().is_some() {
@@ -77,6 +67,24 @@ async fn serve(arrival: Arrival) -> Result<(), Failure> {
     tunnel.end(SessionEnd::Shutdown);
     lease.lost(end.end);
     Ok(())
+}
+
+/// Drives the link until its end, and carries out meanwhile what the agent's leave asks for.
+async fn drive(
+    tunnel: &DialbackTunnel,
+    link: &mut ControlLink,
+    term: &mut Option<Box<Term>>,
+    lease: &Lease,
+) -> ControlEnd {
+    let handle = Tunnel::Dialback(tunnel.clone());
+    let mut drive = pin!(tunnel.drive(link));
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut drive => return end,
+            notice = term::next(term) => notice.carry_out(&handle, lease),
+        }
+    }
 }
 
 /// Waits for the last stream; those that outlast their leave are cut.

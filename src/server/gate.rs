@@ -9,7 +9,7 @@ use tracing::{Instrument, field::display};
 
 use super::{
     authorize::Authorize,
-    callback, dialback,
+    dialback,
     future::{Deciding, LinkTask},
     grant::Grant,
     pickup::{self, Pickup},
@@ -19,7 +19,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
-    callback::guarded,
+    callback,
     connman::{ConnectionManager, RegisterRefusal},
     link::{Protocol, Refusal, Upgrade, offers_protocols},
     metrics,
@@ -73,7 +73,7 @@ impl<A: Authorize> Gate<A> {
     /// much failed, and is there room. On `Ok` the answer is still to come.
     pub(crate) fn admit<B>(self: &Arc<Self>, request: Request<B>, route: Route) -> Result<Deciding, Response<()>> {
         let (upgrade, parts) = begin(request);
-        let peer = self.peer_addr.as_ref().and_then(|addr| guarded("peer_addr", || addr(&parts)).flatten());
+        let peer = self.peer_addr.as_ref().and_then(|addr| callback::guarded("peer_addr", || addr(&parts)).flatten());
         let (key, from) = (requested_key(&parts).ok().map(display), peer.map(display));
         let span = tracing::info_span!("revdial.handshake", key, peer = from);
         let visit = span.in_scope(|| {
@@ -171,7 +171,8 @@ impl<A: Authorize> Gate<A> {
 
     /// The user's judgement, which neither a panic nor a hang in it takes further than this request.
     async fn ask(&self, parts: &Parts, peer: Option<SocketAddr>) -> Result<Grant, Rejection> {
-        let judged = callback::ask(self.handshake_timeout, async { self.authorize.authorize(parts).await }).await;
+        let judged =
+            callback::ask_within(self.handshake_timeout, async { self.authorize.authorize(parts).await }).await;
         let verdict = match judged {
             Err(failed) => Err(Rejection::failed("authorization", failed)),
             Ok(Ok(grant)) if grant.lifetime().is_some_and(|lifetime| lifetime.is_zero()) => {

@@ -150,7 +150,6 @@
 
 mod authorize;
 mod bearer;
-mod callback;
 mod dialback;
 mod failures;
 mod future;

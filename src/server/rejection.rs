@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{callback::Failed, route::BadKey};
-use crate::{key::InvalidName, metrics};
+use super::route::BadKey;
+use crate::{callback::Failed, key::InvalidName, metrics};
 
 /// Why a tunnel is not granted, and so with which status the request is answered. The answer's body is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +139,7 @@ impl fmt::Display for Rejection {
             Cause::Key(why) => why.fmt(f),
             Cause::Denied => f.write_str("key not permitted"),
             Cause::Overload(what) => write!(f, "overloaded: {what}"),
-            Cause::Callback(what, Failed::Panicked) => write!(f, "the {what} panicked"),
-            Cause::Callback(what, Failed::TimedOut) => write!(f, "the {what} took too long"),
+            Cause::Callback(what, failed) => write!(f, "the {what} {failed}"),
         }
     }
 }

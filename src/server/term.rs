@@ -6,10 +6,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     authorize::{Authorize, Standing},
-    callback,
     grant::{Grant, MAX_DRAIN},
 };
-use crate::{connman::Lease, frame::CloseCode, metrics, mux::PeerDrain, proto::SessionEnd, tunnel::Tunnel};
+use crate::{callback, connman::Lease, frame::CloseCode, metrics, mux::PeerDrain, proto::SessionEnd, tunnel::Tunnel};
 
 /// The most that agents spread their new links over that are told to come again.
 const MAX_JITTER: Duration = Duration::from_secs(5);
@@ -134,7 +133,7 @@ impl Term {
     }
 
     async fn recheck(&mut self) -> Option<Notice> {
-        let standing = callback::ask(self.within, self.authorize.recheck(&self.grant)).await;
+        let standing = callback::ask_within(self.within, self.authorize.recheck(&self.grant)).await;
         let now = Instant::now();
         self.rechecks = self.grant.recheck().and_then(|interval| now.checked_add(interval));
         match standing {

@@ -1,6 +1,7 @@
 //! How an agent reaches its server, comes back, gives up and stops.
 #![cfg(all(feature = "agent", feature = "connector"))]
 
+mod callbacks;
 #[path = "../support/counted.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod counted;
@@ -8,6 +9,7 @@ mod life;
 #[path = "../support/net.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod net;
+mod pace;
 mod rows;
 
 use std::time::Duration;

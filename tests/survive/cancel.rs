@@ -53,9 +53,7 @@ async fn a_dial_in_a_grace_is_dropped_at_each_poll() {
         let mut agent = world.agent().await;
         let before = world.baseline().await;
         for times in 0..10 {
-            world.net.down(true);
-            world.net.cut();
-            world.in_grace().await;
+            world.pause().await;
             let dial = world.connman.dial(&key(), &TargetName::default());
             if with_return {
                 // The first polls wait, the others find the agent back.

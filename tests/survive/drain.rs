@@ -185,9 +185,7 @@ async fn b84_a_drain_in_a_pause_is_told_after_it_and_what_runs_finishes() {
     let mut agent = world.agent().await;
     let (mut here, mut there) = world.pair(&mut agent).await;
     talk((&mut here, &mut there)).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let start = Instant::now();
     let drained = drain(&world, DEADLINE);
     sleep(Duration::from_secs(1)).await;
@@ -206,9 +204,7 @@ async fn b84_an_agent_that_is_away_for_all_of_the_drain_holds_nothing_up_beyond_
     let world = World::new();
     let mut agent = world.agent().await;
     let (mut here, there) = world.pair(&mut agent).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let start = Instant::now();
     drain(&world, DEADLINE).await.unwrap();
     assert_eq!(start.elapsed(), GRACE.min(DEADLINE));

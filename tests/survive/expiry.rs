@@ -38,9 +38,7 @@ async fn c4_b63_at_the_end_of_the_grace_every_stream_fails_and_none_ends_cleanly
     AsyncWriteExt::write_all(&mut whole_there, b"whole").await.unwrap();
     AsyncWriteExt::shutdown(&mut whole_there).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let over = world.when("lost")[0] + GRACE;
     let failing = [
         tokio::spawn(async move { end(&mut idle).await.unwrap() }),
@@ -127,9 +125,7 @@ async fn b65_what_is_cancelled_in_a_pause_is_free_at_once_and_told_to_the_agent_
     // An open on its way, which the agent may have and may not.
     let opening = world.dial();
     tokio::task::yield_now().await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let waiting: Vec<_> = (0..10).map(|_| world.dial()).collect();
     world.waiting(10).await;
     for dial in waiting {
@@ -239,9 +235,7 @@ async fn c1_c2_b64_a_dial_in_the_grace_has_its_own_deadline_and_its_place_in_the
     let world = World::new();
     let mut agent = world.agent().await;
     let before = world.baseline().await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let start = Instant::now();
     let short = world.connman.dial(&key(), &TargetName::default()).timeout(Duration::from_secs(3)).await;
     assert_eq!((short.unwrap_err().kind(), start.elapsed()), (ErrorKind::DialTimeout, Duration::from_secs(3)));

@@ -73,9 +73,7 @@ async fn b63_an_answer_over_http2_ends_in_a_reset_where_the_grace_ends() {
         let mut agent = world.agent().await;
         let mut send = host(&world).await;
         let (mut body, service) = half(&mut agent, &mut send, framing).await;
-        world.net.down(true);
-        world.net.cut();
-        world.in_grace().await;
+        world.pause().await;
         let waits = timeout(Duration::from_secs(29), body.frame()).await;
         assert!(waits.is_err(), "{framing:?}: until then it is a pause");
         is_reset(&mut body, framing).await;

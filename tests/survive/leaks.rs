@@ -75,9 +75,7 @@ impl World {
             streams.push(self.pair(agent).await);
         }
         sleep(Duration::from_secs(1)).await;
-        self.net.down(true);
-        self.net.cut();
-        self.in_grace().await;
+        self.pause().await;
         let (mut room, mut last) = (0, 0);
         for (here, _) in &mut streams {
             last = 0;

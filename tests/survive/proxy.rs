@@ -55,9 +55,7 @@ async fn asked(world: &World, agent: &mut Running, request: &str) -> (DuplexStre
 
 /// The link is lost for good; gives the end of the grace.
 async fn lose(world: &World) -> Instant {
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     world.when("lost")[0] + GRACE
 }
 

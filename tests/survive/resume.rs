@@ -133,9 +133,7 @@ async fn a_pause_is_seen_in_the_list_the_events_and_the_metrics() {
     assert_eq!((connected.state, connected.streams, connected.reconnects), (KeyState::Connected, 2, 0));
     assert_eq!((connected.sent_bytes, connected.received_bytes), (4, 4));
 
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let lost = world.when("lost")[0];
     sleep(Duration::from_secs(7)).await;
     let paused = world.info();

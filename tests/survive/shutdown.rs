@@ -123,9 +123,7 @@ async fn b85_a_shutdown_in_a_pause_lets_what_runs_finish_after_it() {
     let mut agent = world.agent().await;
     let (mut here, mut there) = world.pair(&mut agent).await;
     talk((&mut here, &mut there)).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     agent.shutdown.shutdown(DRAIN);
     sleep(Duration::from_secs(3)).await;
     assert!(!agent.run.is_finished());
@@ -143,9 +141,7 @@ async fn b85_a_shutdown_without_time_in_a_pause_ends_at_once() {
     let world = World::new();
     let mut agent = world.agent().await;
     let (mut here, mut there) = world.pair(&mut agent).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     let start = Instant::now();
     agent.shutdown.shutdown(Duration::ZERO);
     assert_eq!(agent.end().await, Ok(()));

@@ -127,6 +127,13 @@ impl World {
         self.connman.list().pop().expect("the key is listed")
     }
 
+    /// Takes the network away, and waits until the server has seen it.
+    pub(crate) async fn pause(&self) {
+        self.net.down(true);
+        self.net.cut();
+        self.in_grace().await;
+    }
+
     /// Waits until the server has seen the loss of the link.
     pub(crate) async fn in_grace(&self) {
         until("in grace", || self.connman.stats().grace_period_entries > 0).await;

@@ -65,9 +65,7 @@ async fn b10_a_loser_that_was_in_grace_ends_its_streams_at_once() {
     let world = World::new();
     let mut first = world.agent().await;
     let (mut here, mut there) = world.pair(&mut first).await;
-    world.net.down(true);
-    world.net.cut();
-    world.in_grace().await;
+    world.pause().await;
     // By another way, which the first one does not have.
     let way = Net::of(layer(&world.connman, SessionConfig::default()));
     let mut second = Running::new(way.agent());
@@ -92,9 +90,7 @@ async fn b08_an_agent_of_another_principal_is_refused_and_the_key_stays_where_it
     let (mut here, mut there) = world.pair(&mut agent).await;
     for in_grace in [false, true] {
         if in_grace {
-            world.net.down(true);
-            world.net.cut();
-            world.in_grace().await;
+            world.pause().await;
             world.net.down(false);
         }
         let start = Instant::now();

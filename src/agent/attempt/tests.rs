@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::FutureExt;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;

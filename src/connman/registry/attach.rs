@@ -120,18 +120,8 @@ impl<T: Clone> Registry<T> {
         seen: Option<Epoch>,
         now: Instant,
     ) -> Result<(), (Conflict, T)> {
-        let incumbent = self.incumbent(&registration.key, now);
-        if self.closed || self.draining {
-            return Err((Conflict::ShuttingDown, tunnel));
-        }
-        let newest = self.slots.get(&registration.key).and_then(Slot::newest);
-        if incumbent.as_ref().map(|old| old.registration.epoch) != seen
-            || newest.is_some_and(|newest| newest >= registration.epoch)
-        {
-            return Err((Conflict::Changed, tunnel));
-        }
-        if incumbent.is_none() && self.tunnels_left() == 0 {
-            return Err((Conflict::Overloaded, tunnel));
+        if let Some(conflict) = self.conflict(registration, seen, now) {
+            return Err((conflict, tunnel));
         }
         if !session.is_new() {
             self.sessions.insert(session, registration.key.clone());
@@ -171,6 +161,21 @@ impl<T: Clone> Registry<T> {
         self.on_arrival(&registration.key);
         self.release(&registration.key, serial, &tunnel);
         Ok(())
+    }
+
+    /// What is in the way of a registration that was decided on when the key's incumbent was `seen`.
+    fn conflict(&mut self, new: &Registration, seen: Option<Epoch>, now: Instant) -> Option<Conflict> {
+        let incumbent = self.incumbent(&new.key, now).map(|old| old.registration.epoch);
+        let newest = self.slots.get(&new.key).and_then(Slot::newest);
+        if self.closed || self.draining {
+            Some(Conflict::ShuttingDown)
+        } else if incumbent != seen || newest.is_some_and(|newest| newest >= new.epoch) {
+            Some(Conflict::Changed)
+        } else if incumbent.is_none() && self.tunnels_left() == 0 {
+            Some(Conflict::Overloaded)
+        } else {
+            None
+        }
     }
 
     /// Who waits for a key gets its tunnel.
