@@ -170,9 +170,8 @@ impl<T: Handle> Dialing<T> {
         }
     }
 
-    fn start(&mut self) -> Instant {
+    fn start(&mut self, now: Instant) -> Instant {
         *self.started.get_or_insert_with(|| {
-            let now = Instant::now();
             self.deadline = self.timeout.map(|timeout| Deadline::after(now, timeout));
             now
         })
@@ -193,10 +192,10 @@ impl<T: Handle> Dialing<T> {
 
     /// All has to be over the dial timeout after the end of the first wait; before there was one, after that of the
     /// longest grace; and in any case after the end of all waiting.
-    fn limit(&mut self, grace: Option<Instant>) {
+    fn limit(&mut self, now: Instant, grace: Option<Instant>) {
         let (end, kind) = match (&self.limit, grace) {
             (None | Some((_, ErrorKind::DialTimeout)), Some(end)) => (Some(end), ErrorKind::ReconnectTimeout),
-            (None, None) => (Instant::now().checked_add(self.inner.max_hold()), ErrorKind::DialTimeout),
+            (None, None) => (now.checked_add(self.inner.max_hold()), ErrorKind::DialTimeout),
             _ => return,
         };
         let end = end.into_iter().chain(self.seeking.last()).min();
@@ -205,20 +204,20 @@ impl<T: Handle> Dialing<T> {
         }
     }
 
-    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Result<T::Stream, Error>> {
+    fn poll_steps(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<T::Stream, Error>> {
         loop {
             match &mut self.step {
                 Step::Seek => match self.seeking.poll(cx, self.not_before) {
                     Poll::Pending => {
                         self.expired = false; // it waits for more than that session
                         if let Some(end) = self.seeking.end() {
-                            self.limit(Some(end));
+                            self.limit(now, Some(end));
                         }
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok((serial, tunnel))) => {
-                        self.limit(None);
-                        self.open(serial, tunnel);
+                        self.limit(now, None);
+                        self.open(now, serial, tunnel);
                     }
                     // It has waited with its open, for an agent that did not return.
                     Poll::Ready(Err(Refusal::NoConnection | Refusal::Gone(_))) if self.expired => {
@@ -241,8 +240,9 @@ impl<T: Handle> Dialing<T> {
                         if let (None, Some((_, kind))) = (up_since, &mut self.limit) {
                             *kind = ErrorKind::ReconnectTimeout;
                         }
-                        let from = up_since.map_or_else(Instant::now, Instant::from_std);
-                        match from.checked_add(timeout).filter(|until| *until > Instant::now()) {
+                        let now = Instant::now();
+                        let from = up_since.map_or(now, Instant::from_std);
+                        match from.checked_add(timeout).filter(|until| *until > now) {
                             Some(until) => *deadline = Deadline::new(until),
                             None => return Poll::Ready(Err(ErrorKind::DialTimeout.into())),
                         }
@@ -253,17 +253,17 @@ impl<T: Handle> Dialing<T> {
         }
     }
 
-    fn open(&mut self, serial: Epoch, tunnel: T) {
+    fn open(&mut self, now: Instant, serial: Epoch, tunnel: T) {
         let timeout = self.inner.dial_timeout();
         let ends = self.deadline.iter().chain(self.limit.iter().map(|(limit, _)| limit));
-        let left = ends.map(Deadline::left).min();
+        let left = ends.map(|end| end.left(now)).min();
         let give_up = left.map_or(timeout, |left| left.min(timeout));
         let metadata = Metadata {
             deadline_ms: Some(u32::try_from(give_up.as_millis()).unwrap_or(u32::MAX)),
             ..Metadata::default()
         };
         let opening = tunnel.open(self.target.clone(), metadata, self.early_data);
-        self.step = Step::Open { opening, tunnel, serial, deadline: Deadline::after(Instant::now(), timeout) };
+        self.step = Step::Open { opening, tunnel, serial, deadline: Deadline::after(now, timeout) };
     }
 }
 
@@ -274,8 +274,9 @@ impl<T: Handle> Future for Dialing<T> {
         if matches!(self.step, Step::Done) {
             return Poll::Ready(Err(ErrorKind::InvalidInput.into()));
         }
-        let started = self.start();
-        let result = match self.poll_steps(cx) {
+        let now = Instant::now();
+        let started = self.start(now);
+        let result = match self.poll_steps(cx, now) {
             Poll::Ready(result) => result.map(|stream| T::with_eof(stream, self.strict_eof)),
             Poll::Pending => Err(ready!(self.poll_deadlines(cx)).into()),
         };
