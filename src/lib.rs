@@ -103,7 +103,7 @@
 //!
 //! # What is not promised
 //!
-//! The types of the WebSocket library below are in no public signature, and its choice may change. Causes in
+//! The library that the WebSocket handshake is taken from is in no public signature, and its choice may change. Causes in
 //! [`source`](std::error::Error::source) are for people, not for matching. Streams survive the loss of links, any number
 //! of them, but not the crash of one of their ends, nor a pause that is longer than the grace or the caller's own
 //! time-out.

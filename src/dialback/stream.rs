@@ -296,16 +296,16 @@ mod tests {
     };
 
     /// A stream, its ties, and the raw bytes of the other end.
-    async fn stream(half: Half) -> (DialbackStream, Arc<Ties>, DuplexStream) {
+    fn stream(half: Half) -> (DialbackStream, Arc<Ties>, DuplexStream) {
         let (near, far) = duplex(4096);
         let ties: Arc<Ties> = Arc::default();
-        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096));
         (DialbackStream::new(ties.tie(link), half, &Span::none()), ties, far)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_was_cut_and_then_dropped_unread_does_not_look_ended() {
-        let (stream, ties, mut far) = stream(Half::Deferred).await;
+        let (stream, ties, mut far) = stream(Half::Deferred);
         ties.cut(ErrorKind::Shutdown);
         drop(stream);
         let mut raw = Vec::new();
@@ -323,7 +323,7 @@ mod tests {
             }
         }
         let count = || Arc::new(Count(Default::default()));
-        let (mut stream, ties, _far) = stream(Half::Deferred).await;
+        let (mut stream, ties, _far) = stream(Half::Deferred);
         let writer = count();
         let waker = writer.clone().into();
         while stream.poll_write(&mut Context::from_waker(&waker), [0; 1024].as_slice()).is_ready() {}
@@ -340,7 +340,7 @@ mod tests {
     async fn a_stream_counts_until_what_it_has_written_has_left() {
         let (near, mut far) = duplex(64);
         let ties: Arc<Ties> = Arc::default();
-        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096).await);
+        let link = ByteLink::new(MessageLink::new(near, Side::Server, 4096));
         let mut stream = DialbackStream::new(ties.tie(link), Half::Deferred, &Span::none());
         let taken = std::future::poll_fn(|cx| stream.poll_write(cx, [7; 1024].as_slice())).await.unwrap();
         drop(stream);

@@ -83,7 +83,7 @@ impl ByteLink {
             if let Some(end) = self.end {
                 return Poll::Ready(Ok(Some(end)));
             }
-            self.ping(cx)?;
+            self.ping(cx);
             if self.unflushed {
                 // An error here is told better by what is read.
                 let _ = self.flush(cx);
@@ -163,13 +163,12 @@ impl ByteLink {
         self.link.close(code, "", within).await;
     }
 
-    fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
+    fn ping(&mut self, cx: &mut Context<'_>) {
         while self.ping.as_mut().poll(cx).is_ready() {
             self.ping.as_mut().reset(Instant::now() + PING_INTERVAL);
-            self.link.start_ping([0; 8])?;
+            self.link.start_ping([0; 8]);
             self.unflushed = true;
         }
-        Ok(())
     }
 }
 
@@ -196,12 +195,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::link::messages::{Limits, Side};
+    use crate::link::messages::{MAX_STREAM_MESSAGE, Side};
 
     /// A byte link, and the raw bytes of the other end.
-    async fn link(side: Side) -> (ByteLink, DuplexStream) {
+    fn link(side: Side) -> (ByteLink, DuplexStream) {
         let (near, far) = duplex(1 << 20);
-        let link = MessageLink::with_early(near, Bytes::new(), side, Limits::BYTES).await;
+        let link = MessageLink::with_early(near, &[], side, MAX_STREAM_MESSAGE);
         (ByteLink::new(link), far)
     }
 
@@ -211,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn borders_of_messages_mean_nothing_and_the_end_of_the_connection_is_the_end() {
-        let (mut link, mut far) = link(Side::Client).await;
+        let (mut link, mut far) = link(Side::Client);
         far.write_all(&[0x02, 1, b'a', 0x00, 1, b'b', 0x80, 0, 0x82, 0, 0x82, 2, b'c', b'd']).await.unwrap();
         drop(far);
         let mut got = Vec::new();
@@ -229,7 +228,7 @@ mod tests {
     async fn a_close_in_order_is_an_end_of_its_own_and_another_code_is_an_error() {
         let (verified, not) = (Some(ByteEnd::Closed), Some(ByteEnd::Unverified));
         for (code, expected) in [(1000_u16, verified), (1001, not), (1011, None), (4410, None)] {
-            let (mut link, mut far) = link(Side::Client).await;
+            let (mut link, mut far) = link(Side::Client);
             let [high, low] = code.to_be_bytes();
             far.write_all(&[0x82, 1, b'x', 0x88, 2, high, low]).await.unwrap();
             assert_eq!(read(&mut link, 9).await.unwrap(), Ok(Bytes::from_static(b"x")));
@@ -242,7 +241,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_written_leaves_at_once_as_binary_messages_and_then_the_connection_ends_without_a_close_frame() {
-        let (mut link, mut far) = link(Side::Server).await;
+        let (mut link, mut far) = link(Side::Server);
         assert_eq!(poll_fn(|cx| link.poll_write(cx, b"ab".as_slice())).await.unwrap(), 2);
         assert!(link.is_flushed());
         let long = vec![7; CHUNK + 1];
@@ -257,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_leaves_every_15_seconds_while_a_reader_waits() {
-        let (mut link, mut far) = link(Side::Server).await;
+        let (mut link, mut far) = link(Side::Server);
         let start = Instant::now();
         let reader = tokio::spawn(async move { read(&mut link, 1).await });
         for n in 1..=3 {
@@ -273,7 +272,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_does_not_take_the_place_of_a_writer_that_waits() {
         let (near, mut far) = duplex(64);
-        let link = MessageLink::with_early(near, Bytes::new(), Side::Server, Limits::BYTES).await;
+        let link = MessageLink::with_early(near, &[], Side::Server, MAX_STREAM_MESSAGE);
         let link = Arc::new(std::sync::Mutex::new(ByteLink::new(link)));
         let shared = link.clone();
         let writer = tokio::spawn(async move {
@@ -297,7 +296,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_writer_left_buffered_leaves_while_a_reader_waits() {
         let (near, mut far) = duplex(64);
-        let link = MessageLink::with_early(near, Bytes::new(), Side::Server, Limits::BYTES).await;
+        let link = MessageLink::with_early(near, &[], Side::Server, MAX_STREAM_MESSAGE);
         let link = Arc::new(std::sync::Mutex::new(ByteLink::new(link)));
         let shared = link.clone();
         let reader = tokio::spawn(async move { poll_fn(|cx| shared.lock().unwrap().poll_read(cx, 1)).await });
@@ -316,7 +315,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_behind_the_end_of_this_direction_does_not_fail_the_other() {
-        let (mut link, mut far) = link(Side::Client).await;
+        let (mut link, mut far) = link(Side::Client);
         poll_fn(|cx| link.poll_finish(cx)).await.unwrap();
         far.write_all(&[0x89, 0, 0x82, 1, b'x']).await.unwrap();
         assert_eq!(read(&mut link, 9).await.unwrap(), Ok(Bytes::from_static(b"x")));
@@ -327,7 +326,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_amid_a_message_is_no_end() {
         for cut in [&[0x82, 2, b'a'][..], &[0x82], &[0x02, 1, b'a']] {
-            let (mut link, mut far) = link(Side::Client).await;
+            let (mut link, mut far) = link(Side::Client);
             far.write_all(cut).await.unwrap();
             drop(far);
             let got = read(&mut link, 9).await;

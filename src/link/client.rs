@@ -12,8 +12,9 @@ use hyper::body::{Body, Incoming};
 use super::{
     bytes::ByteLink,
     handshake::{MARKER, Protocol, SUBPROTOCOL},
-    messages::{Limits, MessageLink},
+    messages::{MAX_CONTROL_MESSAGE, MAX_STREAM_MESSAGE, MessageLink},
 };
+use crate::frame::MAX_MESSAGE;
 
 mod extended;
 mod upgrade;
@@ -91,11 +92,11 @@ where
         {
             return Err(BadGrant(MARKER).into());
         }
-        let limits = match protocol {
-            Protocol::Native => Limits::NATIVE,
-            Protocol::Dialback => Limits::CONTROL,
+        let max_message = match protocol {
+            Protocol::Native => MAX_MESSAGE,
+            Protocol::Dialback => MAX_CONTROL_MESSAGE,
         };
-        Ok((limits, (protocol, stripped)))
+        Ok((max_message, (protocol, stripped)))
     };
     let answer = open(io, opening, uri, headers, offer, judge).await?;
     Ok(match answer {
@@ -117,7 +118,7 @@ pub(crate) async fn pick_up<I>(
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let judge = |granted: &HeaderMap| choice(granted, false).map(|_| (Limits::BYTES, ()));
+    let judge = |granted: &HeaderMap| choice(granted, false).map(|_| (MAX_STREAM_MESSAGE, ()));
     let answer = open(io, opening, uri, headers, false, judge).await?;
     Ok(answer.map(|(link, ())| ByteLink::new(link)))
 }
@@ -125,14 +126,14 @@ where
 /// What the server answered: a link, and what was judged of the answer that grants it.
 type Answer<T> = Result<(MessageLink, T), Refused>;
 
-/// Asks, and makes a link of what is granted, with the limits that `judge` finds right.
+/// Asks, and makes a link of what is granted, with the longest message that `judge` finds right.
 async fn open<I, T>(
     io: I,
     opening: Opening,
     uri: &Uri,
     headers: HeaderMap,
     offer: bool,
-    judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
+    judge: impl FnOnce(&HeaderMap) -> Result<(usize, T), BoxError>,
 ) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,

@@ -4,11 +4,14 @@
 //! frames with faults, or what the owner of a link does. Both framings get the same. [`incoming`] has the table of what
 //! may differ.
 
+mod engine;
 mod incoming;
+mod library;
 mod outgoing;
 mod party;
 mod source;
 mod stream;
+mod watched;
 
 use incoming::Incoming;
 use outgoing::Outgoing;

@@ -23,7 +23,7 @@ pub(crate) enum LinkError {
     /// A message over the limit.
     TooBig,
     /// A WebSocket frame that cannot be; with the rule that it breaks.
-    Malformed(String),
+    Malformed(&'static str),
     /// More pings and pongs than are taken.
     Flood,
 }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn each_error_has_its_code_and_its_end() {
         let closed = LinkError::Closed { code: Some(CloseCode::new(4999)), reason: "why".into() };
-        let malformed = LinkError::Malformed("reserved bits".into());
+        let malformed = LinkError::Malformed("reserved bits");
         let table = [
             (closed, None),
             (LinkError::Eof, None),

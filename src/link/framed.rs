@@ -14,7 +14,6 @@ use tokio::io::AsyncWrite;
 
 use super::{
     close,
-    engine::Event,
     error::LinkError,
     header::{Header, MAX_CONTROL, Opcode, rotated},
     inbound::Inbound,
@@ -29,6 +28,14 @@ const PONG_ROOM: usize = 4 * 1024;
 
 /// How many fragments that end no message one poll takes: they may be empty, and cost the peer next to nothing.
 const FRAGMENTS_PER_POLL: usize = 1024;
+
+/// What came.
+#[derive(Debug)]
+pub(super) enum Event {
+    Message(Bytes),
+    Ping,
+    Pong(Bytes),
+}
 
 /// One WebSocket.
 pub(super) struct Framed {
@@ -103,18 +110,26 @@ impl Framed {
     /// Parses up to the next event, but no more than so many fragments, which is counted.
     fn parse(&mut self, fragments: &mut usize) -> Result<Option<Event>, LinkError> {
         while *fragments < FRAGMENTS_PER_POLL {
-            let Some((header, at)) = Header::decode(self.inbound.unread()).map_err(malformed)? else { return Ok(None) };
+            let Some((header, at)) = Header::decode(self.inbound.unread()).map_err(LinkError::Malformed)? else {
+                return Ok(None);
+            };
             if header.mask.is_some() != (self.side == Side::Server) {
-                return Err(malformed(if self.side == Side::Server { "unmasked frame" } else { "masked frame" }));
+                return Err(LinkError::Malformed(if self.side == Side::Server {
+                    "unmasked frame"
+                } else {
+                    "masked frame"
+                }));
             }
             let begun = self.partial.as_ref().map_or(0, BytesMut::len);
             let len = usize::try_from(header.len).unwrap_or(usize::MAX);
             match header.opcode {
                 Opcode::Text | Opcode::Binary if self.partial.is_some() => {
-                    return Err(malformed("message within another"));
+                    return Err(LinkError::Malformed("message within another"));
                 }
                 Opcode::Text => return Err(LinkError::Text),
-                Opcode::Continuation if self.partial.is_none() => return Err(malformed("nothing to continue")),
+                Opcode::Continuation if self.partial.is_none() => {
+                    return Err(LinkError::Malformed("nothing to continue"));
+                }
                 Opcode::Binary | Opcode::Continuation if len > self.max_message - begun => {
                     return Err(LinkError::TooBig);
                 }
@@ -144,7 +159,9 @@ impl Framed {
                 Ok(None)
             }
             Opcode::Continuation => {
-                let Some(mut message) = self.partial.take() else { return Err(malformed("nothing to continue")) };
+                let Some(mut message) = self.partial.take() else {
+                    return Err(LinkError::Malformed("nothing to continue"));
+                };
                 message.extend_from_slice(&payload);
                 if header.is_last {
                     return Ok(Some(Event::Message(message.freeze())));
@@ -167,7 +184,7 @@ impl Framed {
 
     /// The peer's close frame is answered by the same code.
     fn on_close(&mut self, payload: &[u8]) -> Result<LinkError, LinkError> {
-        let (code, reason) = close::decode(payload).map_err(malformed)?;
+        let (code, reason) = close::decode(payload).map_err(LinkError::Malformed)?;
         self.over = true;
         if !self.closed {
             self.closed = true;
@@ -279,8 +296,4 @@ impl Framed {
     fn key(&self) -> Option<[u8; 4]> {
         (self.side == Side::Client).then(rand::random)
     }
-}
-
-fn malformed(rule: &'static str) -> LinkError {
-    LinkError::Malformed(rule.to_owned())
 }

@@ -1,7 +1,7 @@
 //! What a WebSocket looks like once its handshake is done: whole binary messages both ways.
 //!
 //! One task owns a link and polls it; reading can cause a write (the answer to a ping), and one owner is what keeps the
-//! wakers of both in one place. The framing below is ours, or the library's, by [`Limits`].
+//! wakers of both in one place. The framing is below, in `framed`.
 
 use std::{
     fmt,
@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    engine::{Engine, Event},
     error::LinkError,
+    framed::{Event, Framed},
     wire::Wire,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) enum Side {
 
 /// Whole binary messages both ways over one WebSocket. Pings are answered by themselves while the link is polled.
 pub(crate) struct MessageLink {
-    engine: Engine,
+    framed: Box<Framed>,
     closing: Closing,
     /// An error was told to the reader.
     failed: bool,
@@ -50,24 +50,13 @@ pub(crate) struct MessageLink {
     pong: Option<Bytes>,
 }
 
-/// How a link's memory is bounded, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// The longest incoming message.
-    pub(crate) max_message: usize,
-    /// Allocated with the link by the library, and filled with zeros before each read; `None`: the framing is ours.
-    pub(crate) read_buffer: Option<usize>,
-}
+/// The longest incoming message of the control links of the dial-back protocol, in bytes: a line takes 4 KiB at most,
+/// and several may come at once. That of links that bear the native protocol is [`MAX_MESSAGE`].
+pub(crate) const MAX_CONTROL_MESSAGE: usize = 64 * KIB;
 
-impl Limits {
-    /// Those of links that bear the native protocol.
-    pub(crate) const NATIVE: Self = Self { max_message: MAX_MESSAGE, read_buffer: None };
-    /// Those of the control links of the dial-back protocol: a line takes 4 KiB at most, and several may come at once.
-    pub(crate) const CONTROL: Self = Self { max_message: 64 * KIB, read_buffer: Some(SMALL_READ_BUFFER) };
-    /// Those of links that bear the bytes of one stream. A peer of the deployed kind makes one message of what its
-    /// program writes at once, a picture say; it is held until it is whole.
-    pub(crate) const BYTES: Self = Self { max_message: 16 * 1024 * KIB, read_buffer: None };
-}
+/// That of links that bear the bytes of one stream. A peer of the deployed kind makes one message of what its program
+/// writes at once, a picture say; it is held until it is whole.
+pub(super) const MAX_STREAM_MESSAGE: usize = 16 * 1024 * KIB;
 
 /// How far [`MessageLink::poll_close`] has come.
 #[derive(Debug, Clone, Copy)]
@@ -81,32 +70,32 @@ enum Closing {
 impl MessageLink {
     /// Wraps a byte stream on which the handshake is done. `max_message` bounds incoming messages, in bytes.
     #[cfg(test)]
-    pub(crate) async fn new<I>(io: I, side: Side, max_message: usize) -> Self
+    pub(crate) fn new<I>(io: I, side: Side, max_message: usize) -> Self
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Self::with_early(io, Bytes::new(), side, Limits { max_message, ..Limits::NATIVE }).await
+        Self::with_early(io, &[], side, max_message)
     }
 
     /// The same, for a stream of which the handshake has read these bytes too many: they come first.
-    pub(super) async fn with_early<I>(io: I, early: Bytes, side: Side, limits: Limits) -> Self
+    pub(super) fn with_early<I>(io: I, early: &[u8], side: Side, max_message: usize) -> Self
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let second = Duration::from_secs(1);
         Self {
-            engine: Engine::new(Wire::new(io, &early), side, limits).await,
+            framed: Box::new(Framed::new(Wire::new(io, early), side, max_message)),
             closing: Closing::Open,
             failed: false,
             controls: FloodBudget::new("flood of WebSocket pings", CONTROLS_PER_SECOND, second, CONTROLS_BURST),
-            max_outgoing: limits.max_message.max(MAX_MESSAGE),
+            max_outgoing: max_message.max(MAX_MESSAGE),
             pong: None,
         }
     }
 
     /// Whether the last read brought less than it asked for, and all of it was taken: there is hardly more now.
     pub(crate) fn is_drained(&self) -> bool {
-        self.engine.is_drained()
+        self.framed.is_drained()
     }
 
     /// The next binary message. After an error, [`LinkError::Eof`] for ever.
@@ -125,7 +114,7 @@ impl MessageLink {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, LinkError>> {
         for _ in 0..CONTROL_FRAMES_PER_POLL {
-            match ready!(self.engine.poll_event(cx))? {
+            match ready!(self.framed.poll_event(cx))? {
                 Event::Message(message) => return Poll::Ready(Ok(message)),
                 // The answer is queued; the next poll writes it, or has this task woken when it can.
                 Event::Ping => self.spend_control()?,
@@ -146,8 +135,8 @@ impl MessageLink {
 
     /// Buffers a ping; the next flush sends it. One for which the buffer has no room is left out: what fills it shows
     /// as much.
-    pub(crate) fn start_ping(&mut self, payload: [u8; 8]) -> Result<(), LinkError> {
-        self.engine.start_ping(payload)
+    pub(crate) fn start_ping(&mut self, payload: [u8; 8]) {
+        self.framed.start_ping(payload);
     }
 
     /// What the last pong repeats, if one came since this was asked last.
@@ -165,7 +154,7 @@ impl MessageLink {
 
     /// Whether there is room for one more message in the write buffer; a full one is written out first.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        self.engine.poll_ready(cx)
+        self.framed.poll_ready(cx)
     }
 
     /// Buffers a message; only after [`poll_ready`](Self::poll_ready) gave `Ready(Ok)`. Nothing is written before
@@ -176,7 +165,7 @@ impl MessageLink {
             // It would never fit.
             return Err(LinkError::Io(io::Error::new(io::ErrorKind::InvalidInput, "message over the link's limit")));
         }
-        self.engine.start_message(message)
+        self.framed.start_message(message)
     }
 
     /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be.
@@ -184,12 +173,12 @@ impl MessageLink {
         if len > self.max_outgoing {
             return self.start_send(buf.copy_to_bytes(len));
         }
-        self.engine.start_copied(buf, len)
+        self.framed.start_copied(buf, len)
     }
 
     /// Writes all that is buffered.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        self.engine.poll_flush(cx)
+        self.framed.poll_flush(cx)
     }
 
     /// Writes what is buffered and one close frame, then ends this side of the byte stream; the first call's code and
@@ -202,7 +191,7 @@ impl MessageLink {
                     // Flushed first, so that there is room for the frame: a refused one would be forgotten.
                     if ready!(self.poll_flush(cx)).is_ok() {
                         // Fails where the peer closed first; then the answer to that is the close frame.
-                        self.engine.start_close(code, cut(reason));
+                        self.framed.start_close(code, cut(reason));
                     }
                     Closing::Flushing
                 }
@@ -225,7 +214,7 @@ impl MessageLink {
     }
 
     fn wire(&mut self) -> &mut Wire {
-        self.engine.wire()
+        self.framed.wire()
     }
 
     /// The next binary message.
@@ -290,9 +279,6 @@ fn cut(reason: &str) -> &str {
 }
 
 const KIB: usize = 1024;
-
-/// Most control links are idle, and most lines have less than 200 bytes; a longer one makes the buffer grow.
-const SMALL_READ_BUFFER: usize = KIB;
 
 /// Up to here messages are gathered for one write: two of the biggest.
 pub(super) const WRITE_BUFFER: usize = 128 * KIB;

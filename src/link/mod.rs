@@ -3,13 +3,13 @@
 //! - `handshake`: what both ends of the opening handshake must agree on.
 //! - `upgrade`: the server's end of it, `client` the agent's; over HTTP/1.1, and over HTTP/2 by extended `CONNECT`.
 //! - `challenge`: how a client knows a WebSocket server over HTTP/1.1.
-//! - `messages`: whole binary messages once it is done, over one of the two framings that `engine` chooses from: `framed`,
-//!   which is ours (with `header`, `close`, and `inbound` and `outbound` for its buffers), and `library`, the only place
-//!   that names the WebSocket library, but for the key arithmetic of the handshake.
+//! - `messages`: whole binary messages once it is done, over `framed`, our framing, with `header`, `close`, and `inbound`
+//!   and `outbound` for its buffers.
 //! - `wire`: the byte stream below.
 //! - `bytes`: one read and written as a byte stream, whatever the borders of its messages.
 //! - `error`: why a link stopped.
-//! - `differential`: for tests and fuzzing, whether the two framings agree, on a `pipe` that has no peer.
+//! - `differential`: for tests and fuzzing, whether our framing and the WebSocket library's agree, on a `pipe` that has no
+//!   peer. Else of that library there is the key arithmetic of the handshake alone.
 
 mod bytes;
 #[cfg(any(feature = "agent", feature = "proxy"))]
@@ -19,13 +19,11 @@ mod client;
 mod close;
 #[cfg(any(test, fuzzing))]
 mod differential;
-mod engine;
 mod error;
 mod framed;
 mod handshake;
 mod header;
 mod inbound;
-mod library;
 mod messages;
 mod outbound;
 #[cfg(any(test, fuzzing))]
@@ -45,7 +43,7 @@ pub use handshake::Protocol;
 pub(crate) use messages::MessageLink;
 // For the server.
 #[cfg(feature = "server")]
-pub(crate) use messages::Limits;
+pub(crate) use messages::MAX_CONTROL_MESSAGE;
 #[cfg(feature = "server")]
 pub(crate) use upgrade::{Refusal, Upgrade, offers_protocols};
 // For those who ask services for WebSockets.

@@ -81,12 +81,6 @@ impl Pipe {
         self.state().unread = Bytes::copy_from_slice(bytes);
     }
 
-    /// How what is written from here on is taken.
-    #[cfg(test)]
-    pub(super) fn take_at(&self, writes: Pace) {
-        self.state().writes = writes;
-    }
-
     pub(super) fn written(&self) -> Vec<u8> {
         self.state().written.clone()
     }

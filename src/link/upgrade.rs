@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::{
     bytes::ByteLink,
     handshake::{MARKER, Protocol, SUBPROTOCOL, has_token},
-    messages::{Limits, MessageLink, Side},
+    messages::{MAX_STREAM_MESSAGE, MessageLink, Side},
 };
 
 /// A refusal before the 101: status, extra headers, and the label of the metric.
@@ -157,20 +157,20 @@ impl Upgrade {
     ///
     /// # Errors
     /// The connection ended first, or the host serves without upgrades.
-    pub(crate) async fn complete(self, limits: Limits) -> Result<MessageLink, hyper::Error> {
+    pub(crate) async fn complete(self, max_message: usize) -> Result<MessageLink, hyper::Error> {
         Ok(match tcp_below(self.on_upgrade.await?) {
             Ok((tcp, early)) => {
                 // Without it small answers wait for the peer's delayed acks; a socket that refuses works all the same.
                 let _ = tcp.set_nodelay(true);
-                MessageLink::with_early(tcp, early, Side::Server, limits).await
+                MessageLink::with_early(tcp, &early, Side::Server, max_message)
             }
-            Err(upgraded) => MessageLink::with_early(TokioIo::new(*upgraded), Bytes::new(), Side::Server, limits).await,
+            Err(upgraded) => MessageLink::with_early(TokioIo::new(*upgraded), &[], Side::Server, max_message),
         })
     }
 
     /// The same for a connection that bears one stream.
     pub(crate) async fn complete_bytes(self) -> Result<ByteLink, hyper::Error> {
-        Ok(ByteLink::new(self.complete(Limits::BYTES).await?))
+        Ok(ByteLink::new(self.complete(MAX_STREAM_MESSAGE).await?))
     }
 }
 

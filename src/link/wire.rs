@@ -17,61 +17,8 @@ pub(super) struct Wire {
     io: Mutex<Box<dyn ByteStream>>,
     early: Bytes,
     active: bool,
-    /// Watches where frames begin and end, for a framing that does not tell.
-    frames: Option<Frames>,
     /// This direction has ended: answers to the peer's pings go nowhere, and fail nothing.
     finished: bool,
-}
-
-/// Where the frames that come in begin and end, which the library does not tell of a connection that ends amid one.
-#[derive(Debug, Default)]
-struct Frames {
-    /// The first bytes of a header that is not whole yet.
-    head: Vec<u8>,
-    /// How much of the frame's payload is still to come.
-    rest: u64,
-    /// More frames of the same message are to come.
-    continues: bool,
-}
-
-impl Frames {
-    fn see(&mut self, mut bytes: &[u8]) {
-        while let Some((&first, others)) = bytes.split_first() {
-            if self.rest > 0 {
-                let taken = usize::try_from(self.rest).unwrap_or(usize::MAX).min(bytes.len());
-                self.rest -= taken as u64;
-                bytes = bytes.get(taken..).unwrap_or_default();
-                continue;
-            }
-            self.head.push(first);
-            bytes = others;
-            self.take_head();
-        }
-    }
-
-    fn take_head(&mut self) {
-        let [first, second, more @ ..] = self.head.as_slice() else { return };
-        let extended = match second & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        let mask = if second & 0x80 == 0 { 0 } else { 4 };
-        if more.len() < extended + mask {
-            return;
-        }
-        let long = more.iter().take(extended).fold(0, |len, byte| len << 8 | u64::from(*byte));
-        self.rest = if extended == 0 { u64::from(second & 0x7f) } else { long };
-        // Control frames come in between, and are whole.
-        if first & 0x08 == 0 {
-            self.continues = first & 0x80 == 0;
-        }
-        self.head.clear();
-    }
-
-    fn is_between_messages(&self) -> bool {
-        self.head.is_empty() && self.rest == 0 && !self.continues
-    }
 }
 
 trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -82,17 +29,7 @@ impl Wire {
     /// `early` is copied: it is a few bytes of a buffer of some KiB, which would stay as long as the link.
     pub(super) fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, early: &[u8]) -> Self {
         let early = Bytes::copy_from_slice(early);
-        Self { io: Mutex::new(Box::new(io)), early, active: false, frames: None, finished: false }
-    }
-
-    /// The same, watching where frames begin and end.
-    pub(super) fn watching(self) -> Self {
-        Self { frames: Some(Frames::default()), ..self }
-    }
-
-    /// Whether what came so far are whole messages, as far as it is watched.
-    pub(super) fn is_between_messages(&self) -> bool {
-        self.frames.as_ref().is_none_or(Frames::is_between_messages)
+        Self { io: Mutex::new(Box::new(io)), early, active: false, finished: false }
     }
 
     /// This direction was shut down: what is written from here on goes nowhere.
@@ -120,11 +57,7 @@ impl AsyncRead for Wire {
             let head = self.early.split_to(taken);
             buf.put_slice(&head);
         }
-        let read = buf.filled().get(before..).unwrap_or_default();
-        self.active |= !read.is_empty();
-        if let Some(frames) = &mut self.frames {
-            frames.see(read);
-        }
+        self.active |= buf.filled().len() > before;
         Poll::Ready(Ok(()))
     }
 }

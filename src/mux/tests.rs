@@ -42,19 +42,19 @@ struct Pair {
 }
 
 impl Pair {
-    async fn new() -> Self {
-        Self::with(SessionConfig::default(), 64 * 1024).await
+    fn new() -> Self {
+        Self::with(&SessionConfig::default(), 64 * 1024)
     }
 
-    async fn with(config: SessionConfig, pipe: usize) -> Self {
+    fn with(config: &SessionConfig, pipe: usize) -> Self {
         let (near, far) = tokio::io::duplex(pipe);
-        Self::over(config, near, far).await
+        Self::over(config, near, far)
     }
 
-    async fn over(config: SessionConfig, near: DuplexStream, far: DuplexStream) -> Self {
-        let (server, agent) = (tunnel(Role::Server, &config), tunnel(Role::Agent, &config));
-        let server_driver = server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap();
-        let agent_driver = agent.link_up(link(far, Side::Client).await, Epoch::new(1), 0).unwrap();
+    fn over(config: &SessionConfig, near: DuplexStream, far: DuplexStream) -> Self {
+        let (server, agent) = (tunnel(Role::Server, config), tunnel(Role::Agent, config));
+        let server_driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
+        let agent_driver = agent.link_up(link(far, Side::Client), Epoch::new(1), 0).unwrap();
         let polls = Arc::new(AtomicUsize::new(0));
         let server_end = tokio::spawn(Counted { driver: server_driver, polls: Arc::clone(&polls) });
         let agent_end = tokio::spawn(Counted { driver: agent_driver, polls: Arc::clone(&polls) });
@@ -125,8 +125,8 @@ fn tunnel(role: Role, config: &SessionConfig) -> MuxTunnel {
     MuxTunnel::new(Session::new(role, config.clone(), config.bounds(), 7), Epoch::new(1), span)
 }
 
-async fn link(io: DuplexStream, side: Side) -> MessageLink {
-    MessageLink::new(io, side, MAX_MESSAGE).await
+fn link(io: DuplexStream, side: Side) -> MessageLink {
+    MessageLink::new(io, side, MAX_MESSAGE)
 }
 
 fn open(tunnel: &MuxTunnel) -> super::Opening {

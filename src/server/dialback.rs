@@ -14,7 +14,7 @@ use crate::{
     dialback::{ControlEnd, ControlLink, DialbackTunnel},
     frame::{InstanceId, SessionId},
     key::Epoch,
-    link::{Limits, LinkEnd, Protocol},
+    link::{LinkEnd, MAX_CONTROL_MESSAGE, Protocol},
     proto::SessionEnd,
     tunnel::Tunnel,
 };
@@ -29,7 +29,7 @@ pub(super) async fn run(arrival: Arrival) {
 async fn serve(arrival: Arrival) -> Result<(), Failure> {
     let mut term = arrival.term();
     let Arrival { upgrade, epoch, grant, connman, handshake_timeout: within, permit, .. } = arrival;
-    let completed = timeout(within, upgrade.complete(Limits::CONTROL)).await;
+    let completed = timeout(within, upgrade.complete(MAX_CONTROL_MESSAGE)).await;
     let link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
     let mut link = ControlLink::new(link);
     drop(permit);

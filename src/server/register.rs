@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     connman::{Attachment, ConnectionManager, Lease, Offer, RegisterRefusal, Registration},
-    frame::{CloseCode, Hello, SessionId, Welcome},
+    frame::{CloseCode, Hello, MAX_MESSAGE, SessionId, Welcome},
     key::Epoch,
-    link::{Limits, LinkEnd, LinkError, Upgrade},
+    link::{LinkEnd, LinkError, Upgrade},
     metrics,
     mux::{
         Driver, MuxTunnel,
@@ -78,7 +78,7 @@ impl Arrival {
 async fn establish(arrival: Arrival) -> Result<Arrived, Failure> {
     let term = arrival.term();
     let Arrival { upgrade, epoch, grant, connman, session: config, handshake_timeout: within, permit, .. } = arrival;
-    let completed = timeout(within, upgrade.complete(Limits::NATIVE)).await;
+    let completed = timeout(within, upgrade.complete(MAX_MESSAGE)).await;
     let mut link = completed.map_err(|_| Failure::HandoverTimeout)?.map_err(Failure::Handover)?;
     let (hello, has) = handshake::accept(&mut link, within).await.map_err(Failure::Establish)?;
     let offer = Offer { session: hello.session, attempt: hello.attempt, has };

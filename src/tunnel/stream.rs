@@ -236,7 +236,7 @@ mod tests {
     };
 
     /// A server's tunnel and an agent's, on a pipe.
-    async fn tunnels() -> (Tunnel, MuxTunnel) {
+    fn tunnels() -> (Tunnel, MuxTunnel) {
         let config = SessionConfig::default();
         let (near, far) = tokio::io::duplex(16 * 1024);
         let ends = [(Role::Server, near, Side::Server), (Role::Agent, far, Side::Client)];
@@ -244,7 +244,7 @@ mod tests {
         for (role, io, side) in ends {
             let session = Session::new(role, config.clone(), config.bounds(), 1);
             let tunnel = MuxTunnel::new(session, Epoch::new(1), SessionSpan::new("a".parse().unwrap(), 1));
-            let link = MessageLink::new(io, side, crate::frame::MAX_MESSAGE).await;
+            let link = MessageLink::new(io, side, crate::frame::MAX_MESSAGE);
             tokio::spawn(tunnel.link_up(link, Epoch::new(1), 0).unwrap());
             tunnels.push(tunnel);
         }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     async fn streams() -> (TunnelStream, TunnelStream, Tunnel) {
-        let (server, agent) = tunnels().await;
+        let (server, agent) = tunnels();
         let vnc: TargetName = "vnc".parse().unwrap();
         let (near, far) = tokio::join!(server.open(vnc, Metadata::default(), false), async {
             Incoming::Mux(agent.incoming().await.unwrap()).accept()

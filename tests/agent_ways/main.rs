@@ -1,6 +1,7 @@
 //! The ways from an agent to its server: through proxies, by TLS, over HTTP/2; and the agent as a program on them.
 #![cfg(all(feature = "agent", feature = "connector", feature = "tls"))]
 
+#[path = "../support/certificates.rs"]
 mod certificates;
 #[path = "../support/counted.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
@@ -14,6 +15,7 @@ mod net;
 mod process;
 mod program;
 mod proxies;
+#[path = "../support/proxy.rs"]
 mod proxy;
 mod tls;
 

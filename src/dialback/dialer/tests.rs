@@ -22,7 +22,7 @@ fn tunnel(dialers: &Arc<Dialers>, key: &str) -> DialbackTunnel {
 async fn unread() -> (DialbackTunnel, DuplexStream, Arc<AtomicUsize>, JoinHandle<ControlEnd>) {
     let (near, far) = duplex(64);
     let tunnel = tunnel(&Arc::default(), "a");
-    let mut link = ControlLink::new(MessageLink::new(near, Side::Server, 4096).await);
+    let mut link = ControlLink::new(MessageLink::new(near, Side::Server, 4096));
     let polls = Arc::new(AtomicUsize::new(0));
     let (counted, driven) = (Arc::clone(&polls), tunnel.clone());
     let task = tokio::spawn(async move {
@@ -68,7 +68,7 @@ async fn streams_that_outlived_their_tunnels_are_forgotten_when_they_end() {
     let dialers = Arc::default();
     for n in 0..1000 {
         let tunnel = tunnel(&dialers, &format!("k{n}"));
-        let link = MessageLink::new(duplex(64).0, Side::Server, 64).await;
+        let link = MessageLink::new(duplex(64).0, Side::Server, 64);
         let tie = tunnel.0.ties.tie(ByteLink::new(link));
         drop(tunnel);
         drop(tie);

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version,
@@ -22,7 +21,7 @@ use tokio::{
 };
 
 use super::{AGENT, Answer, BadUri, BoxError, NoConnect, offer_protocol, refused, upgrade::host};
-use crate::link::messages::{Limits, MessageLink, Side};
+use crate::link::messages::{MessageLink, Side};
 
 /// How long the server's settings may take: they are the first that it says.
 const SETTINGS_WITHIN: Duration = Duration::from_secs(5);
@@ -30,14 +29,14 @@ const SETTINGS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a link's last words may take to leave once it was dropped.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// Asks, and makes a link of what is granted, with the limits that `judge` finds right. Only then is there a task behind
+/// Asks, and makes a link of what is granted, with the longest message that `judge` finds right. Only then is there a task behind
 /// it, which serves the connection and ends with the link.
 pub(super) async fn open<I, T>(
     io: I,
     uri: &Uri,
     headers: HeaderMap,
     offer: bool,
-    judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
+    judge: impl FnOnce(&HeaderMap) -> Result<(usize, T), BoxError>,
 ) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -70,14 +69,14 @@ where
             () = &mut tasks => exchange.await,
         }?
     };
-    let (upgraded, (limits, judged)) = match granted {
+    let (upgraded, (max_message, judged)) = match granted {
         Ok(granted) => granted,
         Err(refused) => return Ok(Err(refused)),
     };
     let (link, dropped) = oneshot::channel();
     tokio::spawn(serve(tasks, dropped));
     let io = Stream { io: TokioIo::new(upgraded), _link: link };
-    Ok(Ok((MessageLink::with_early(io, Bytes::new(), Side::Client, limits).await, judged)))
+    Ok(Ok((MessageLink::with_early(io, &[], Side::Client, max_message), judged)))
 }
 
 fn request(uri: &Uri, more: HeaderMap, offer: bool) -> Result<Request<String>, BoxError> {

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT},
@@ -14,16 +13,16 @@ use hyper_util::rt::TokioIo;
 use super::{AGENT, Answer, BadGrant, BadUri, BoxError, offer_protocol, refused};
 use crate::link::{
     challenge::Challenge,
-    messages::{Limits, MessageLink, Side},
+    messages::{MessageLink, Side},
 };
 
-/// Asks, and makes a link of what is granted, with the limits that `judge` finds right.
+/// Asks, and makes a link of what is granted, with the longest message that `judge` finds right.
 pub(super) async fn open<I, T>(
     io: I,
     uri: &Uri,
     headers: HeaderMap,
     offer: bool,
-    judge: impl FnOnce(&HeaderMap) -> Result<(Limits, T), BoxError>,
+    judge: impl FnOnce(&HeaderMap) -> Result<(usize, T), BoxError>,
 ) -> Result<Answer<T>, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -37,8 +36,8 @@ where
             return Ok(Err(refused(response).await));
         }
         key.check(response.headers()).map_err(BadGrant)?;
-        let (limits, judged) = judge(response.headers())?;
-        Ok(Ok((take_over::<I>(response, limits).await?, judged)))
+        let (max_message, judged) = judge(response.headers())?;
+        Ok(Ok((take_over::<I>(response, max_message).await?, judged)))
     });
     tokio::select! {
         outcome = &mut exchange => outcome,
@@ -78,13 +77,13 @@ pub(super) fn host(uri: &Uri) -> Result<HeaderValue, BoxError> {
     })
 }
 
-async fn take_over<I>(response: Response<Incoming>, limits: Limits) -> Result<MessageLink, BoxError>
+async fn take_over<I>(response: Response<Incoming>, max_message: usize) -> Result<MessageLink, BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let upgraded = hyper::upgrade::on(response).await?;
     Ok(match upgraded.downcast::<I>() {
-        Ok(parts) => MessageLink::with_early(TokioIo::new(parts.io), parts.read_buf, Side::Client, limits).await,
-        Err(upgraded) => MessageLink::with_early(TokioIo::new(upgraded), Bytes::new(), Side::Client, limits).await,
+        Ok(parts) => MessageLink::with_early(TokioIo::new(parts.io), &parts.read_buf, Side::Client, max_message),
+        Err(upgraded) => MessageLink::with_early(TokioIo::new(upgraded), &[], Side::Client, max_message),
     })
 }

@@ -1,7 +1,8 @@
 //! The same bytes for both: do they hear the same, stop for the same reason, and answer the same?
 
 use super::{
-    party::{End, Framing, Heard, Party, Written},
+    engine::Framing,
+    party::{End, Heard, Party, Written},
     source::Source,
     stream::{Span, frames, spans},
 };

@@ -1,30 +1,21 @@
 //! One engine on a pipe, driven as the link drives it, and what it tells and writes.
 
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::engine::{Engine, Framing};
 use crate::{
     frame::CloseCode,
     link::{
-        engine::{Engine, Event},
         error::LinkError,
+        framed::Event,
         header::{Header, Opcode, mask},
-        messages::{Limits, Side},
+        messages::Side,
         pipe::Pipe,
         wire::Wire,
     },
 };
-
-/// Whose framing it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    Ours,
-    Library,
-}
 
 /// How it stopped: errors by what their owner has to tell apart, not by their words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +79,9 @@ pub(super) struct Party {
 /// More polls than any input can be worth: an engine that spins ends here.
 const MAX_POLLS: usize = 1 << 20;
 
-/// What the library reads at once.
-const READ_BUFFER: usize = 4 * 1024;
-
 impl Party {
     pub(super) fn new(framing: Framing, side: Side, max_message: usize, pipe: Pipe) -> Self {
-        let read_buffer = (framing == Framing::Library).then_some(READ_BUFFER);
-        let engine = Engine::new(Wire::new(pipe.clone(), &[]), side, Limits { max_message, read_buffer });
-        let Poll::Ready(engine) = pin!(engine).poll(&mut Context::from_waker(Waker::noop())) else {
-            unreachable!("no handshake is waited for")
-        };
+        let engine = Engine::new(framing, Wire::new(pipe.clone(), &[]), side, max_message);
         Self { engine, pipe, side }
     }
 

@@ -17,14 +17,14 @@ use super::*;
 const LIMIT: usize = 100_000;
 
 /// A server's link and the raw bytes of its client.
-async fn server() -> (MessageLink, DuplexStream) {
+fn server() -> (MessageLink, DuplexStream) {
     let (ours, theirs) = duplex(KIB);
-    (MessageLink::new(ours, Side::Server, LIMIT).await, theirs)
+    (MessageLink::new(ours, Side::Server, LIMIT), theirs)
 }
 
-async fn links(pipe: usize) -> (MessageLink, MessageLink) {
+fn links(pipe: usize) -> (MessageLink, MessageLink) {
     let (a, b) = duplex(pipe);
-    (MessageLink::new(a, Side::Server, LIMIT).await, MessageLink::new(b, Side::Client, LIMIT).await)
+    (MessageLink::new(a, Side::Server, LIMIT), MessageLink::new(b, Side::Client, LIMIT))
 }
 
 /// A frame as a client sends it; the mask is zero, so that the payload reads as it is.
@@ -43,7 +43,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 async fn error_after(bytes: &[u8]) -> LinkError {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(bytes).await.unwrap();
     let error = link.recv().await.unwrap_err();
     assert!(matches!(link.recv().await, Err(LinkError::Eof)), "nothing comes after {error}");
@@ -71,7 +71,7 @@ async fn a_message_over_the_limit_is_refused_at_its_header() {
 #[tokio::test]
 async fn fragments_over_the_limit_are_refused_though_each_is_below_it() {
     let (ours, mut raw) = duplex(4 * LIMIT);
-    let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+    let mut link = MessageLink::new(ours, Side::Server, LIMIT);
     raw.write_all(&masked(0x02, &[0; 60_000])).await.unwrap();
     raw.write_all(&masked(0x00, &[0; 60_000])).await.unwrap();
     assert!(matches!(link.recv().await, Err(LinkError::TooBig)));
@@ -79,7 +79,7 @@ async fn fragments_over_the_limit_are_refused_though_each_is_below_it() {
 
 #[tokio::test]
 async fn fragments_are_put_together() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x02, b"one ")).await.unwrap();
     raw.write_all(&masked(0x89, b"between")).await.unwrap();
     raw.write_all(&masked(0x80, b"message")).await.unwrap();
@@ -111,14 +111,14 @@ async fn frames_that_cannot_be_are_malformed() {
 #[tokio::test]
 async fn a_masked_frame_from_the_server_is_malformed() {
     let (ours, mut raw) = duplex(KIB);
-    let mut link = MessageLink::new(ours, Side::Client, LIMIT).await;
+    let mut link = MessageLink::new(ours, Side::Client, LIMIT);
     raw.write_all(&masked(0x82, b"x")).await.unwrap();
     assert!(matches!(link.recv().await, Err(LinkError::Malformed(_))));
 }
 
 #[tokio::test]
 async fn a_byte_stream_that_ends_without_a_close_frame_is_an_eof() {
-    let (mut link, raw) = server().await;
+    let (mut link, raw) = server();
     drop(raw);
     assert!(matches!(link.recv().await, Err(LinkError::Eof)));
     assert!(matches!(link.recv().await, Err(LinkError::Eof)));
@@ -135,7 +135,7 @@ async fn a_byte_stream_that_ends_amid_a_message_has_failed() {
         [(&half, half.len()), (&half, 7), (&half, 1), (&long, 3), (&long, 150), (&huge, 9), (&huge, 66_000)]
     {
         let (ours, mut raw) = duplex(200 * KIB);
-        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT);
         raw.write_all(&masked(0x82, b"whole")).await.unwrap();
         raw.write_all(&whole[..rest]).await.unwrap();
         drop(raw);
@@ -146,7 +146,7 @@ async fn a_byte_stream_that_ends_amid_a_message_has_failed() {
     }
     for whole in [&long, &huge] {
         let (ours, mut raw) = duplex(200 * KIB);
-        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT);
         for frame in [&masked(0x02, b"a"), &masked(0x8a, b""), &masked(0x80, b"b"), whole] {
             raw.write_all(frame).await.unwrap();
         }
@@ -159,7 +159,7 @@ async fn a_byte_stream_that_ends_amid_a_message_has_failed() {
 
 #[tokio::test]
 async fn a_close_frame_gives_its_code_and_reason_and_is_answered() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x88, b"\x13\x87why")).await.unwrap();
     match link.recv().await {
         Err(LinkError::Closed { code: Some(code), reason }) => assert_eq!((code.number(), &*reason), (4999, "why")),
@@ -169,14 +169,14 @@ async fn a_close_frame_gives_its_code_and_reason_and_is_answered() {
     raw.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"\x88\x05\x13\x87why");
 
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x88, b"")).await.unwrap();
     assert!(matches!(link.recv().await, Err(LinkError::Closed { code: None, .. })));
 }
 
 #[tokio::test]
 async fn a_send_after_the_peers_close_is_no_violation_of_the_peer() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x88, b"")).await.unwrap();
     assert!(matches!(link.recv().await, Err(LinkError::Closed { .. })));
     assert_eq!(link.send(Bytes::from_static(b"late")).await.unwrap_err().close_code(), None);
@@ -184,7 +184,7 @@ async fn a_send_after_the_peers_close_is_no_violation_of_the_peer() {
 
 #[tokio::test]
 async fn a_ping_is_answered_by_a_link_that_only_receives() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x89, b"beat")).await.unwrap();
     let mut pong = [0; 6];
     tokio::select! {
@@ -196,7 +196,7 @@ async fn a_ping_is_answered_by_a_link_that_only_receives() {
 
 #[tokio::test]
 async fn a_pong_that_had_no_room_leaves_when_there_is_some() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     let fill = link.send(Bytes::from(vec![7; 2 * KIB]));
     assert!(tokio::time::timeout(Duration::from_millis(1), fill).await.is_err(), "the pipe takes 1 KiB only");
     raw.write_all(&masked(0x89, b"beat")).await.unwrap();
@@ -220,7 +220,7 @@ impl Wake for Wakes {
 #[tokio::test]
 async fn a_flood_of_pings_does_not_keep_the_task_and_loses_no_wake_up() {
     let (ours, mut raw) = duplex(64 * KIB);
-    let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+    let mut link = MessageLink::new(ours, Side::Server, LIMIT);
     raw.write_all(&masked(0x89, b"").repeat(CONTROL_FRAMES_PER_POLL + 1)).await.unwrap();
     raw.write_all(&masked(0x82, b"message")).await.unwrap();
     let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
@@ -238,7 +238,7 @@ async fn a_flood_of_pings_does_not_keep_the_task_and_loses_no_wake_up() {
 async fn more_pings_than_a_burst_are_a_flood_and_a_steady_few_are_not() {
     for kind in [0x89, 0x8a] {
         let (ours, mut raw) = duplex(64 * KIB);
-        let mut link = MessageLink::new(ours, Side::Server, LIMIT).await;
+        let mut link = MessageLink::new(ours, Side::Server, LIMIT);
         let step = Duration::from_secs(1) / CONTROLS_PER_SECOND;
         for burst in [100, 1, 1, 1] {
             raw.write_all(&masked(kind, b"x").repeat(burst)).await.unwrap();
@@ -277,13 +277,13 @@ async fn exchange(mut link: MessageLink, count: usize) -> MessageLink {
 
 #[tokio::test]
 async fn a_mebibyte_goes_both_ways_at_once_through_a_pipe_of_a_kibibyte() {
-    let (a, b) = links(KIB).await;
+    let (a, b) = links(KIB);
     tokio::join!(exchange(a, 64), exchange(b, 64));
 }
 
 #[tokio::test]
 async fn a_full_write_buffer_is_not_ready_until_the_peer_reads() {
-    let (mut a, mut b) = links(KIB).await;
+    let (mut a, mut b) = links(KIB);
     let message = Bytes::from(vec![1; 10 * KIB]);
     let mut buffered = 0;
     while let Poll::Ready(ready) = a.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -303,7 +303,7 @@ async fn a_full_write_buffer_is_not_ready_until_the_peer_reads() {
 
 #[tokio::test]
 async fn a_message_that_could_never_leave_is_refused_at_once() {
-    let (mut a, _b) = links(KIB).await;
+    let (mut a, _b) = links(KIB);
     let error = a.send(Bytes::from(vec![0; LIMIT + 1])).await.unwrap_err();
     assert!(matches!(error, LinkError::Io(ref io) if io.kind() == io::ErrorKind::InvalidInput));
     assert_eq!(error.close_code(), None);
@@ -311,7 +311,7 @@ async fn a_message_that_could_never_leave_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_part_of_a_frame_counts_as_activity() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     let mut cx = Context::from_waker(Waker::noop());
     assert!(link.poll_recv(&mut cx).is_pending());
     assert!(!link.take_activity());
@@ -328,13 +328,7 @@ async fn early_bytes_come_first_and_count_as_activity() {
     let (ours, mut raw) = duplex(KIB);
     let whole = masked(0x82, b"split over two");
     let (early, late) = whole.split_at(9);
-    let mut link = MessageLink::with_early(
-        ours,
-        Bytes::copy_from_slice(early),
-        Side::Server,
-        Limits { max_message: LIMIT, ..Limits::NATIVE },
-    )
-    .await;
+    let mut link = MessageLink::with_early(ours, early, Side::Server, LIMIT);
     assert!(link.poll_recv(&mut Context::from_waker(Waker::noop())).is_pending());
     assert!(link.take_activity());
     raw.write_all(late).await.unwrap();
@@ -343,7 +337,7 @@ async fn early_bytes_come_first_and_count_as_activity() {
 
 #[tokio::test]
 async fn a_small_message_does_not_pin_the_read_buffer() {
-    let (mut a, mut b) = links(64 * KIB).await;
+    let (mut a, mut b) = links(64 * KIB);
     for _ in 0..4 {
         a.send(Bytes::from(vec![0; 30 * KIB])).await.unwrap();
         b.recv().await.unwrap();
@@ -359,7 +353,7 @@ async fn a_small_message_does_not_pin_the_read_buffer() {
 #[tokio::test(start_paused = true)]
 async fn code_and_reason_of_a_close_arrive_behind_what_was_sent() {
     for (reason, expected) in [("bye", "bye".to_owned()), (&"€".repeat(50), "€".repeat(41))] {
-        let (mut a, mut b) = links(KIB).await;
+        let (mut a, mut b) = links(KIB);
         poll_fn(|cx| a.poll_ready(cx)).await.unwrap();
         a.start_send(Bytes::from_static(b"before")).unwrap();
         let started = tokio::time::Instant::now();
@@ -378,7 +372,7 @@ async fn code_and_reason_of_a_close_arrive_behind_what_was_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_close_is_given_up_when_the_peer_does_not_read() {
-    let (mut link, _raw) = server().await;
+    let (mut link, _raw) = server();
     poll_fn(|cx| link.poll_ready(cx)).await.unwrap();
     link.start_send(Bytes::from(vec![0; 4 * KIB])).unwrap();
     let started = tokio::time::Instant::now();
@@ -388,7 +382,7 @@ async fn a_close_is_given_up_when_the_peer_does_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_close_is_sent_once_and_ready_without_an_answer() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     for _ in 0..3 {
         poll_fn(|cx| link.poll_close(cx, CloseCode::DRAINED, "once")).await;
     }
@@ -399,7 +393,7 @@ async fn a_close_is_sent_once_and_ready_without_an_answer() {
 
 #[tokio::test]
 async fn a_close_after_the_peers_close_sends_the_answer_only() {
-    let (mut link, mut raw) = server().await;
+    let (mut link, mut raw) = server();
     raw.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
     assert!(matches!(link.recv().await, Err(LinkError::Closed { .. })));
     poll_fn(|cx| link.poll_close(cx, CloseCode::INTERNAL, "too late")).await;
@@ -413,8 +407,8 @@ async fn a_close_after_the_peers_close_sends_the_answer_only() {
 async fn a_close_frame_survives_what_the_peer_was_still_sending() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let mut client = MessageLink::new(client, Side::Client, LIMIT).await;
-    let mut server = MessageLink::new(listener.accept().await.unwrap().0, Side::Server, LIMIT).await;
+    let mut client = MessageLink::new(client, Side::Client, LIMIT);
+    let mut server = MessageLink::new(listener.accept().await.unwrap().0, Side::Server, LIMIT);
     let peer = tokio::spawn(async move {
         for _ in 0..200 {
             client.send(Bytes::from(vec![0; 60_000])).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_message: 100_000, ..Limits::NATIVE };
+const LIMIT: usize = 100_000;
 
 /// What browsers and agents send.
 fn good() -> Request<()> {
@@ -204,7 +204,7 @@ async fn host(mut request: Request<Incoming>, done: mpsc::UnboundedSender<Comple
         Ok(protocol) => upgrade.response(protocol),
         Err(refusal) => return refusal.response(),
     };
-    tokio::spawn(async move { drop(done.send(upgrade.complete(LIMITS).await)) });
+    tokio::spawn(async move { drop(done.send(upgrade.complete(LIMIT).await)) });
     response
 }
 
@@ -289,7 +289,7 @@ async fn a_host_that_serves_without_upgrades_is_an_error() {
     assert!(completed.recv().await.unwrap().is_err());
     let mut request = good();
     let elsewhere = Upgrade::begin(&mut request).unwrap();
-    assert!(elsewhere.complete(LIMITS).await.is_err(), "no hyper below at all");
+    assert!(elsewhere.complete(LIMIT).await.is_err(), "no hyper below at all");
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn a_websocket_is_opened_over_http2() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(value(response.headers(), "sec-websocket-protocol"), "revdial.v1");
     let upgraded = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-    let mut agent = MessageLink::new(upgraded, Side::Client, LIMITS.max_message).await;
+    let mut agent = MessageLink::new(upgraded, Side::Client, LIMIT);
     let mut link = completed.recv().await.unwrap().unwrap();
     agent.send(Bytes::from_static(b"there")).await.unwrap();
     assert_eq!(link.recv().await.unwrap(), "there");

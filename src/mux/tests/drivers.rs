@@ -28,7 +28,7 @@ fn frames(message: Bytes) -> Vec<Frame> {
 
 #[tokio::test(start_paused = true)]
 async fn half_closed_peer_does_not_spin_driver() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     far.write_all(b"all there is").await.unwrap();
     far.shutdown().await.unwrap();
@@ -46,7 +46,7 @@ async fn half_closed_peer_does_not_spin_driver() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_driver_is_polled_for_pings_only() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = pair.polls();
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -60,15 +60,15 @@ async fn superseded_driver_neither_feeds_nor_drains() {
     let config = SessionConfig::default();
     let server = tunnel(Role::Server, &config);
     let (near, far) = tokio::io::duplex(1 << 20);
-    let old = server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap();
-    let mut old_peer = link(far, Side::Client).await;
+    let old = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
+    let mut old_peer = link(far, Side::Client);
     let _stream = open_early(&server).await.unwrap();
     // Would end the session if it got in.
     old_peer.send(Bytes::from_static(b"not a message")).await.unwrap();
 
     let (near, far) = tokio::io::duplex(1 << 20);
-    let new = server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap();
-    let mut new_peer = link(far, Side::Client).await;
+    let new = server.link_up(link(near, Side::Server), Epoch::new(2), 0).unwrap();
+    let mut new_peer = link(far, Side::Client);
     let old = tokio::spawn(old);
     let Err(LinkError::Closed { code, .. }) = old_peer.recv().await else { panic!("the old link gave a message") };
     assert_eq!(code, Some(CloseCode::STALE));
@@ -85,27 +85,27 @@ async fn superseded_driver_neither_feeds_nor_drains() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_driver_learns_at_once_that_it_is_superseded() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     idle().await;
     let (near, _far) = tokio::io::duplex(1 << 20);
-    let _new = pair.server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap();
+    let _new = pair.server.link_up(link(near, Side::Server), Epoch::new(2), 0).unwrap();
     assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Superseded);
     assert_eq!(pair.agent_end.await.unwrap(), LinkEnd::Closed(Some(CloseCode::STALE)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn link_as_old_as_the_bound_one_or_older_is_refused() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     for epoch in [0, 1] {
         let (near, _far) = tokio::io::duplex(64);
-        let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(epoch), 0).unwrap_err();
+        let refused = pair.server.link_up(link(near, Side::Server), Epoch::new(epoch), 0).unwrap_err();
         assert_eq!(refused, BindError::Stale);
     }
     pair.stream().await;
     pair.agent_end.abort();
     assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Lost);
     let (near, _far) = tokio::io::duplex(64);
-    let refused = pair.server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap_err();
+    let refused = pair.server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap_err();
     assert_eq!(refused, BindError::Stale, "also after it is gone");
 }
 
@@ -113,11 +113,11 @@ async fn link_as_old_as_the_bound_one_or_older_is_refused() {
 async fn count_that_cannot_be_refuses_the_link_and_ends_the_session() {
     let server = tunnel(Role::Server, &SessionConfig::default());
     let (near, _far) = tokio::io::duplex(64);
-    let refused = server.link_up(link(near, Side::Server).await, Epoch::new(1), 5).unwrap_err();
+    let refused = server.link_up(link(near, Side::Server), Epoch::new(1), 5).unwrap_err();
     assert!(matches!(refused, BindError::Violation(violation) if violation.code() == CloseCode::FORBIDDEN));
     assert!(matches!(server.ended(), Some(SessionEnd::Unresumable(_))));
     let (near, _far) = tokio::io::duplex(64);
-    let refused = server.link_up(link(near, Side::Server).await, Epoch::new(2), 0).unwrap_err();
+    let refused = server.link_up(link(near, Side::Server), Epoch::new(2), 0).unwrap_err();
     assert_eq!(refused, BindError::Ended);
 }
 
@@ -130,7 +130,7 @@ async fn keepalive_passes_during_bulk_transfer() {
     };
     // About 400 KiB/s: 4 MiB take ten seconds, five times what a dead peer is given.
     let (near, far) = throttled(4096);
-    let pair = Pair::over(config, near, far).await;
+    let pair = Pair::over(&config, near, far);
     let (mut near, mut far) = pair.stream().await;
     let bulk = async { tokio::join!(fill(&mut near, 5, 4 << 20), drain(&mut far)) };
     let watch = async {
@@ -154,12 +154,12 @@ async fn silent_peer_is_dead_after_its_time() {
     let server = tunnel(Role::Server, &config);
     let (near, far) = tokio::io::duplex(1 << 16);
     let start = tokio::time::Instant::now();
-    let driver = server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap();
+    let driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
     let end = driver.await;
     assert_eq!(end, LinkEnd::Dead);
     assert!(start.elapsed() >= Duration::from_secs(45) && start.elapsed() < Duration::from_secs(47));
     assert_eq!(server.ended(), None);
-    let mut peer = link(far, Side::Client).await;
+    let mut peer = link(far, Side::Client);
     loop {
         match peer.recv().await {
             Ok(_) => {}
@@ -172,7 +172,7 @@ async fn silent_peer_is_dead_after_its_time() {
 #[tokio::test(start_paused = true)]
 async fn orderly_close_flushes_what_was_accepted() {
     let (near, far) = throttled(1024);
-    let pair = Pair::over(SessionConfig::default(), near, far).await;
+    let pair = Pair::over(&SessionConfig::default(), near, far);
     let mut streams = [pair.stream().await, pair.stream().await, pair.stream().await, pair.stream().await];
     let (_, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
@@ -203,7 +203,7 @@ async fn orderly_close_flushes_what_was_accepted() {
 #[tokio::test(start_paused = true)]
 async fn m54_a_session_that_drains_closes_the_websocket_with_the_code_of_its_close() {
     for code in [CloseCode::DRAINED, CloseCode::RESTART] {
-        let pair = Pair::new().await;
+        let pair = Pair::new();
         pair.server.drain(code, Duration::from_secs(1), Duration::ZERO, "");
         assert_eq!(pair.server_end.await.unwrap(), LinkEnd::Local(code));
         assert_eq!(pair.server.ended(), Some(SessionEnd::Shutdown));
@@ -213,7 +213,7 @@ async fn m54_a_session_that_drains_closes_the_websocket_with_the_code_of_its_clo
 
 #[tokio::test(start_paused = true)]
 async fn close_tells_the_peer_why() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (_near, mut far) = pair.stream().await;
     pair.server.close(CloseCode::REPLACED, "another came", SessionEnd::Replaced);
     let error = far.read(&mut [0; 1]).await.unwrap_err();
@@ -227,7 +227,7 @@ async fn close_tells_the_peer_why() {
 async fn close_of_a_peer_that_does_not_read_is_over_in_a_second() {
     let server = tunnel(Role::Server, &SessionConfig::default());
     let (near, _far) = tokio::io::duplex(64);
-    let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+    let driver = tokio::spawn(server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap());
     let mut stream = open_early(&server).await.unwrap();
     stream.write_all(&[0; 4096]).await.unwrap();
     idle().await;
@@ -255,8 +255,8 @@ async fn peers_close_codes_end_the_session_or_are_a_loss() {
     ] {
         let agent = tunnel(Role::Agent, &SessionConfig::default());
         let (near, far) = tokio::io::duplex(1 << 16);
-        let driver = tokio::spawn(agent.link_up(link(near, Side::Client).await, Epoch::new(1), 0).unwrap());
-        link(far, Side::Server).await.close(code, "x", Duration::from_secs(1)).await;
+        let driver = tokio::spawn(agent.link_up(link(near, Side::Client), Epoch::new(1), 0).unwrap());
+        link(far, Side::Server).close(code, "x", Duration::from_secs(1)).await;
         assert_eq!(driver.await.unwrap(), LinkEnd::Closed(Some(code)));
         assert_eq!(agent.ended().is_some(), ends, "{code}");
         assert_eq!(agent.ended() == Some(SessionEnd::Replaced), code == CloseCode::REPLACED);
@@ -275,7 +275,7 @@ async fn violation_is_told_by_close_and_by_the_websocket_with_the_same_code() {
     ] {
         let server = tunnel(Role::Server, &SessionConfig::default());
         let (near, far) = tokio::io::duplex(1 << 20);
-        let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+        let driver = tokio::spawn(server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap());
         let mut peer = WebSocketStream::from_raw_socket(far, WsRole::Client, None).await;
         peer.send(message).await.unwrap();
         let mut told = Vec::new();
@@ -299,7 +299,7 @@ async fn violation_is_told_by_close_and_by_the_websocket_with_the_same_code() {
 async fn flood_of_websocket_pings_is_a_violation() {
     let server = tunnel(Role::Server, &SessionConfig::default());
     let (near, far) = tokio::io::duplex(1 << 20);
-    let driver = tokio::spawn(server.link_up(link(near, Side::Server).await, Epoch::new(1), 0).unwrap());
+    let driver = tokio::spawn(server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap());
     let mut peer = WebSocketStream::from_raw_socket(far, WsRole::Client, None).await;
     for _ in 0..101 {
         peer.feed(Message::Ping(Bytes::new())).await.unwrap();
@@ -319,8 +319,8 @@ async fn flood_of_websocket_pings_is_a_violation() {
 async fn close_behind_many_messages_is_found_when_the_peer_takes_no_more() {
     let agent = tunnel(Role::Agent, &SessionConfig::default());
     let (near, far) = tokio::io::duplex(1 << 20);
-    let driver = agent.link_up(link(near, Side::Client).await, Epoch::new(1), 0).unwrap();
-    let mut peer = link(far, Side::Server).await;
+    let driver = agent.link_up(link(near, Side::Client), Epoch::new(1), 0).unwrap();
+    let mut peer = link(far, Side::Server);
     let mut nothing = BytesMut::new();
     MessageHead { number: 0, received: 0 }.encode(&mut nothing);
     let nothing = nothing.freeze();
@@ -337,7 +337,7 @@ async fn close_behind_many_messages_is_found_when_the_peer_takes_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_driver_leaves_the_session_alive_without_a_link() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     pair.server_end.abort();
     idle().await;
@@ -349,9 +349,9 @@ async fn dropped_driver_leaves_the_session_alive_without_a_link() {
 
     // Another link carries on: this is what resuming stands on.
     let (near_io, far_io) = tokio::io::duplex(4096);
-    let server = pair.server.link_up(link(near_io, Side::Server).await, Epoch::new(2), 1).unwrap();
+    let server = pair.server.link_up(link(near_io, Side::Server), Epoch::new(2), 1).unwrap();
     tokio::spawn(server);
-    let agent = pair.agent.link_up(link(far_io, Side::Client).await, Epoch::new(2), 1).unwrap();
+    let agent = pair.agent.link_up(link(far_io, Side::Client), Epoch::new(2), 1).unwrap();
     tokio::spawn(agent);
     let mut kept = [0; 4];
     far.read_exact(&mut kept).await.unwrap();
@@ -360,7 +360,7 @@ async fn dropped_driver_leaves_the_session_alive_without_a_link() {
 
 #[tokio::test(start_paused = true)]
 async fn panic_under_the_lock_ends_that_session_only() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, _far) = pair.stream().await;
     let reader = tokio::spawn(async move { near.read(&mut [0; 1]).await });
     let opening = tokio::spawn(open(&pair.server));

@@ -12,9 +12,9 @@ use crate::{
 
 const WITHIN: Duration = Duration::from_secs(10);
 
-async fn links() -> (MessageLink, MessageLink) {
+fn links() -> (MessageLink, MessageLink) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    (link(near, Side::Server).await, link(far, Side::Client).await)
+    (link(near, Side::Server), link(far, Side::Client))
 }
 
 fn hello() -> Hello {
@@ -57,7 +57,7 @@ async fn told(link: &mut MessageLink) -> (Option<CloseCode>, Option<CloseCode>) 
 
 #[tokio::test(start_paused = true)]
 async fn hello_and_welcome_carry_what_each_side_has() {
-    let (mut server, mut agent) = links().await;
+    let (mut server, mut agent) = links();
     let (offered, accepted) = tokio::join!(offer(&mut agent, hello(), 3), async {
         let accepted = establish::accept(&mut server, WITHIN).await.unwrap();
         establish::welcome(&mut server, &welcome_to(&accepted.0), 4).await.unwrap();
@@ -86,7 +86,7 @@ async fn m34_b18_first_message_that_is_not_hello_alone_is_refused() {
         (message(0, &[other_version]), CloseCode::VERSION),
         (Bytes::from_static(b"short"), CloseCode::MALFORMED),
     ] {
-        let (mut server, mut agent) = links().await;
+        let (mut server, mut agent) = links();
         agent.send(bytes).await.unwrap();
         let (refused, told) = tokio::join!(establish::accept(&mut server, WITHIN), told(&mut agent));
         let Err(EstablishError::Violation(violation)) = refused else { panic!("{refused:?}") };
@@ -97,7 +97,7 @@ async fn m34_b18_first_message_that_is_not_hello_alone_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn b18_hello_that_does_not_come_in_time_closes_with_4408() {
-    let (mut server, mut agent) = links().await;
+    let (mut server, mut agent) = links();
     let start = tokio::time::Instant::now();
     let (refused, told) = tokio::join!(establish::accept(&mut server, WITHIN), async {
         let told = told(&mut agent).await;
@@ -112,7 +112,7 @@ async fn b18_hello_that_does_not_come_in_time_closes_with_4408() {
 #[tokio::test(start_paused = true)]
 async fn peer_that_neither_talks_nor_reads_costs_a_second_more() {
     let (near, _far) = tokio::io::duplex(8);
-    let mut server = link(near, Side::Server).await;
+    let mut server = link(near, Side::Server);
     let start = tokio::time::Instant::now();
     assert!(matches!(establish::accept(&mut server, WITHIN).await, Err(EstablishError::Timeout)));
     assert!(start.elapsed() <= WITHIN + Duration::from_millis(1002));
@@ -120,7 +120,7 @@ async fn peer_that_neither_talks_nor_reads_costs_a_second_more() {
 
 #[tokio::test(start_paused = true)]
 async fn m35_refusal_reaches_the_agent_in_the_place_of_welcome() {
-    let (mut server, mut agent) = links().await;
+    let (mut server, mut agent) = links();
     let hello = hello();
     let (offered, ()) = tokio::join!(offer(&mut agent, hello.clone(), 0), async {
         establish::accept(&mut server, WITHIN).await.unwrap();
@@ -129,7 +129,7 @@ async fn m35_refusal_reaches_the_agent_in_the_place_of_welcome() {
     let Err(EstablishError::Closed { code, reason }) = offered else { panic!("{offered:?}") };
     assert_eq!((code, &*reason), (CloseCode::IN_USE, "another has it"));
 
-    let (mut server, mut agent) = links().await;
+    let (mut server, mut agent) = links();
     let (offered, ()) = tokio::join!(
         offer(&mut agent, hello.clone(), 0),
         server.close(CloseCode::TRY_LATER, "later", Duration::from_secs(1))
@@ -146,7 +146,7 @@ async fn m36_welcome_that_does_not_fit_the_hello_is_refused() {
     let resumed = Welcome { resumed: true, ..welcome_to(&hello) };
     let nameless = Welcome { session: SessionId::NEW, ..welcome_to(&hello) };
     for welcome in [other_attempt, resumed, nameless] {
-        let (mut server, mut agent) = links().await;
+        let (mut server, mut agent) = links();
         server.send(message(0, &[Frame::Welcome(welcome)])).await.unwrap();
         let (offered, told) = tokio::join!(offer(&mut agent, hello.clone(), 0), async {
             server.recv().await.unwrap();

@@ -37,7 +37,7 @@ fn kind(error: &std::io::Error) -> Option<ErrorKind> {
 
 #[tokio::test(start_paused = true)]
 async fn fin_wakes_parked_reader_exactly_once() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     let (wakes, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
@@ -55,7 +55,7 @@ async fn fin_wakes_parked_reader_exactly_once() {
 
 #[tokio::test(start_paused = true)]
 async fn credit_arriving_while_parking_wakes_writer() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     let (wakes, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
@@ -80,7 +80,7 @@ async fn credit_arriving_while_parking_wakes_writer() {
 /// Where all run on threads of their own, a wake-up that can be lost is lost some time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_wake_up_is_lost_between_threads() {
-    let pair = Pair::with(SessionConfig { lent_credit: 0, ..SessionConfig::default() }, 4096).await;
+    let pair = Pair::with(&SessionConfig { lent_credit: 0, ..SessionConfig::default() }, 4096);
     let mut tasks = tokio::task::JoinSet::new();
     for seed in 0..8 {
         let (near, far) = pair.stream().await;
@@ -99,7 +99,7 @@ async fn no_wake_up_is_lost_between_threads() {
 #[tokio::test(start_paused = true)]
 async fn eight_mebibytes_cross_a_narrow_pipe_both_ways() {
     const TOTAL: usize = 8 << 20;
-    let pair = Pair::with(SessionConfig::default(), 4096).await;
+    let pair = Pair::with(&SessionConfig::default(), 4096);
     let (near, far) = pair.stream().await;
     let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
         (tokio::io::split(near), tokio::io::split(far));
@@ -120,7 +120,7 @@ async fn eight_mebibytes_cross_a_narrow_pipe_both_ways() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_reader_of_one_stream_does_not_hold_up_another() {
-    let pair = Pair::with(SessionConfig::default(), 4096).await;
+    let pair = Pair::with(&SessionConfig::default(), 4096);
     let (mut stuck, _never_read) = pair.stream().await;
     let (_, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
@@ -134,7 +134,7 @@ async fn slow_reader_of_one_stream_does_not_hold_up_another() {
 
 #[tokio::test(start_paused = true)]
 async fn ended_session_fails_readers_and_writers_at_once() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let ((mut near, _far), (mut other, _keep)) = (pair.stream().await, pair.stream().await);
     let ((reads, read_waker), (writes, write_waker)) = (Wakes::new(), Wakes::new());
     let (mut read_cx, mut write_cx) = (Context::from_waker(&read_waker), Context::from_waker(&write_waker));
@@ -161,7 +161,7 @@ async fn ended_session_fails_readers_and_writers_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn writer_waits_while_the_link_is_down() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, _far) = pair.stream().await;
     pair.agent_end.abort();
     assert_eq!(pair.server_end.await.unwrap(), crate::link::LinkEnd::Lost);
@@ -175,7 +175,7 @@ async fn writer_waits_while_the_link_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_stream_delivers_what_was_written_then_the_end() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     near.write_all(b"last words").await.unwrap();
     drop(near);
@@ -193,7 +193,7 @@ async fn dropped_stream_delivers_what_was_written_then_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn stream_dropped_by_a_panic_is_reset() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
     far.write_all(b"half of it").await.unwrap();
     idle().await;
@@ -210,7 +210,7 @@ async fn stream_dropped_by_a_panic_is_reset() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_open_is_an_error_with_its_kind() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     for (code, expected) in [
         (ResetCode::TARGET_UNKNOWN, ErrorKind::TargetUnknown),
         (ResetCode::TARGET_REFUSED, ErrorKind::TargetRefused),
@@ -228,7 +228,7 @@ async fn refused_open_is_an_error_with_its_kind() {
 
 #[tokio::test(start_paused = true)]
 async fn early_data_arrives_with_the_open_and_a_refusal_fails_the_stream() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let mut early = open_early(&pair.server).await.unwrap();
     early.write_all(b"GET /").await.unwrap();
     let mut far = pair.agent.incoming().await.unwrap().accept().unwrap();
@@ -244,8 +244,7 @@ async fn early_data_arrives_with_the_open_and_a_refusal_fails_the_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn opens_beyond_the_bound_wait_and_are_answered_in_order() {
-    let pair =
-        Pair::with(SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096).await;
+    let pair = Pair::with(&SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096);
     let mut opens = Vec::new();
     for _ in 0..3 {
         let mut opening = Box::pin(open(&pair.server));
@@ -275,8 +274,7 @@ async fn opening_dropped_after_any_number_of_polls_leaves_no_stream_behind() {
 
 /// Drops an open after so many polls, which stand behind another one if `queued`.
 async fn cancel(early_data: bool, queued: bool, accepts: bool, polls: usize) {
-    let pair =
-        Pair::with(SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096).await;
+    let pair = Pair::with(&SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096);
     let mut first = Box::pin(open(&pair.server));
     if queued {
         assert!(futures_util::poll!(&mut first).is_pending());
@@ -310,7 +308,7 @@ async fn cancel(early_data: bool, queued: bool, accepts: bool, polls: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_waits_leave_no_waker_behind() {
-    let pair = Pair::new().await;
+    let pair = Pair::new();
     let (wakes, waker) = Wakes::new();
     let mut cx = Context::from_waker(&waker);
     {
@@ -325,8 +323,7 @@ async fn dropped_waits_leave_no_waker_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn end_of_the_session_reaches_all_who_wait() {
-    let pair =
-        Pair::with(SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096).await;
+    let pair = Pair::with(&SessionConfig { max_opens: 1, max_opens_per_target: 1, ..SessionConfig::default() }, 4096);
     let server = pair.server.clone();
     let opens = [open(&pair.server), open(&pair.server)].map(tokio::spawn);
     let closed = tokio::spawn(async move { server.closed().await });

@@ -1,48 +1,35 @@
-//! Who does the framing of a link: we, or the library.
+//! One WebSocket, framed by us or by the library, behind the same calls.
 
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-
-use super::{
-    error::LinkError,
-    framed::Framed,
-    library::Library,
-    messages::{Limits, Side, WRITE_BUFFER},
-    wire::Wire,
+use super::library::Library;
+use crate::{
+    frame::{CloseCode, Message},
+    link::{
+        error::LinkError,
+        framed::{Event, Framed},
+        messages::Side,
+        wire::Wire,
+    },
 };
-use crate::frame::{CloseCode, MAX_MESSAGE, Message};
 
-/// What came.
-#[derive(Debug)]
-pub(super) enum Event {
-    Message(Bytes),
-    Ping,
-    Pong(Bytes),
+/// Whose framing it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    Ours,
+    Library,
 }
 
-/// One WebSocket, framed by either. Both have the same calls, which are told where ours are.
 pub(super) enum Engine {
     Ours(Box<Framed>),
     Library(Box<Library>),
 }
 
 impl Engine {
-    pub(super) async fn new(wire: Wire, side: Side, limits: Limits) -> Self {
-        let Limits { max_message, read_buffer } = limits;
-        match read_buffer {
-            None => Self::Ours(Box::new(Framed::new(wire, side, max_message))),
-            Some(read_buffer) => {
-                let room = WRITE_BUFFER.saturating_add(max_message.max(MAX_MESSAGE));
-                Self::Library(Box::new(Library::new(wire, side, max_message, read_buffer, room).await))
-            }
-        }
-    }
-
-    pub(super) fn wire(&mut self) -> &mut Wire {
-        match self {
-            Self::Ours(framed) => framed.wire(),
-            Self::Library(library) => library.wire(),
+    pub(super) fn new(framing: Framing, wire: Wire, side: Side, max_message: usize) -> Self {
+        match framing {
+            Framing::Ours => Self::Ours(Box::new(Framed::new(wire, side, max_message))),
+            Framing::Library => Self::Library(Box::new(Library::new(wire, side, max_message))),
         }
     }
 
@@ -53,25 +40,10 @@ impl Engine {
         }
     }
 
-    /// Whether the last read brought less than it asked for, and all of it was taken; the library does not tell.
-    pub(super) fn is_drained(&self) -> bool {
-        match self {
-            Self::Ours(framed) => framed.is_drained(),
-            Self::Library(_) => false,
-        }
-    }
-
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         match self {
             Self::Ours(framed) => framed.poll_ready(cx),
             Self::Library(library) => library.poll_ready(cx),
-        }
-    }
-
-    pub(super) fn start_copied(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
-        match self {
-            Self::Ours(framed) => framed.start_copied(buf, len),
-            Self::Library(library) => library.start_message(buf.copy_to_bytes(len)),
         }
     }
 
