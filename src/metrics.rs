@@ -98,7 +98,7 @@ pub(crate) fn describe() {
         (RECONNECTED, Unit::Count, "Keys whose agent returned within the grace"),
         (RECONNECT_TIMEOUT, Unit::Count, "Keys whose agent did not return within the grace"),
         (DIALS_WAITED, Unit::Count, "Dials that had to wait for a tunnel"),
-        (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind"),
+        (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind, those whose failure came after early data included"),
         (STREAMS, Unit::Count, "Streams that ended, by how"),
         (STREAMS_ERRORS, Unit::Count, "Streams that ended by an error, by kind"),
         (STREAMS_REFUSED, Unit::Count, "Streams refused, since as many are open or unanswered as may be"),
@@ -137,7 +137,11 @@ pub(crate) fn describe() {
     for (name, text) in gauges {
         describe_gauge!(name, Unit::Count, text);
     }
-    describe_histogram!(DIAL_DURATION, Unit::Seconds, "From a dial to its stream or failure, by outcome");
+    describe_histogram!(
+        DIAL_DURATION,
+        Unit::Seconds,
+        "From a dial to its stream or failure, by outcome; with early data the answer comes later"
+    );
     describe_histogram!(PAUSE, Unit::Seconds, "How long sessions were without a link that then went on");
     describe_histogram!(
         DRAIN,
@@ -205,6 +209,13 @@ pub(crate) fn record_dial(outcome: &'static str, seconds: Duration) {
 #[cfg(feature = "server")]
 pub(crate) fn record_dial_failure(kind: ErrorKind) {
     counter!(DIAL_FAILURES, "kind" => kind.as_str()).increment(1);
+}
+
+/// A request waited for an agent in vain: a dial that failed, though none was made.
+#[cfg(feature = "proxy")]
+pub(crate) fn record_failed_wait(kind: ErrorKind, seconds: Duration) {
+    record_dial("error", seconds);
+    record_dial_failure(kind);
 }
 
 /// A stream is open.
