@@ -16,6 +16,12 @@ use self::guarded::{Guarded, counter, gauge, histogram};
 use crate::{error::ErrorKind, frame::CloseCode};
 
 mod guarded;
+mod zero;
+
+#[cfg(feature = "agent")]
+pub(crate) use zero::begin_agent;
+#[cfg(feature = "server")]
+pub(crate) use zero::begin_server;
 
 /// For how long a link uses a counter that it has looked up.
 const LOOKED_UP_FOR: Duration = Duration::from_secs(1);
@@ -58,6 +64,7 @@ const ACTIVE_CONNECTIONS: &str = "revdial_active_connections";
 const GRACE_ENTRIES: &str = "revdial_reconnection_grace_period_entries";
 const RECONNECTED: &str = "revdial_reconnection_success_total";
 const RECONNECT_TIMEOUT: &str = "revdial_reconnection_timeout_total";
+const RECONNECT_DRAINED: &str = "revdial_reconnection_drained_total";
 const PENDING_DIALS: &str = "revdial_pending_dials_current";
 const DIALS_WAITED: &str = "revdial_pending_dials_total";
 const DIAL_DURATION: &str = "revdial_dial_duration_seconds";
@@ -96,14 +103,15 @@ const PATHS_REJECTED: &str = "revdial_path_rejected_total";
 pub(crate) fn describe() {
     let counters = [
         (RECONNECTED, Unit::Count, "Keys whose agent returned within the grace"),
-        (RECONNECT_TIMEOUT, Unit::Count, "Keys whose agent did not return within the grace"),
+        (RECONNECT_TIMEOUT, Unit::Count, "Keys whose agent did not return within the grace, and had not drained"),
+        (RECONNECT_DRAINED, Unit::Count, "Keys whose agent had drained, and did not return within the grace"),
         (DIALS_WAITED, Unit::Count, "Dials that had to wait for a tunnel"),
-        (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind"),
+        (DIAL_FAILURES, Unit::Count, "Dials that failed, by kind, those whose failure came after early data included"),
         (STREAMS, Unit::Count, "Streams that ended, by how"),
         (STREAMS_ERRORS, Unit::Count, "Streams that ended by an error, by kind"),
         (STREAMS_REFUSED, Unit::Count, "Streams refused, since as many are open or unanswered as may be"),
         (STREAM_BYTES, Unit::Bytes, "Payload bytes of streams, by direction"),
-        (FLOW_BLOCKED, Unit::Seconds, "How long writers waited for credit, or for acks of what is kept"),
+        (FLOW_BLOCKED, Unit::Seconds, "How long writers waited for credit or acks, told when each wait ends"),
         (REPLAYED_BYTES, Unit::Bytes, "Bytes sent again on a new link"),
         (DUPLICATE_MESSAGES, Unit::Count, "Messages ignored, since they had arrived already"),
         (LATE_FRAMES, Unit::Count, "Frames ignored, since their stream was forgotten already"),
@@ -137,7 +145,11 @@ pub(crate) fn describe() {
     for (name, text) in gauges {
         describe_gauge!(name, Unit::Count, text);
     }
-    describe_histogram!(DIAL_DURATION, Unit::Seconds, "From a dial to its stream or failure, by outcome");
+    describe_histogram!(
+        DIAL_DURATION,
+        Unit::Seconds,
+        "From a dial to its stream or failure, by outcome; with early data the answer comes later"
+    );
     describe_histogram!(PAUSE, Unit::Seconds, "How long sessions were without a link that then went on");
     describe_histogram!(
         DRAIN,
@@ -177,7 +189,13 @@ pub(crate) fn record_reconnected() {
     counter!(RECONNECTED).increment(1);
 }
 
-/// A key's agent did not return within the grace.
+/// A key's agent had drained, and did not return within the grace.
+#[cfg(feature = "server")]
+pub(crate) fn record_stayed_away() {
+    counter!(RECONNECT_DRAINED).increment(1);
+}
+
+/// A key's agent did not return within the grace, though it had not gone in order.
 #[cfg(feature = "server")]
 pub(crate) fn record_reconnect_timeout() {
     counter!(RECONNECT_TIMEOUT).increment(1);
@@ -205,6 +223,13 @@ pub(crate) fn record_dial(outcome: &'static str, seconds: Duration) {
 #[cfg(feature = "server")]
 pub(crate) fn record_dial_failure(kind: ErrorKind) {
     counter!(DIAL_FAILURES, "kind" => kind.as_str()).increment(1);
+}
+
+/// A request waited for an agent in vain: a dial that failed, though none was made.
+#[cfg(feature = "proxy")]
+pub(crate) fn record_failed_wait(kind: ErrorKind, seconds: Duration) {
+    record_dial("error", seconds);
+    record_dial_failure(kind);
 }
 
 /// A stream is open.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use revdial::{agent::Agent, connman::ConnectionManager};
 
 const CODE: &str = include_str!("../src/metrics.rs");
@@ -42,6 +43,7 @@ const PROMISED: &[&str] = &[
     "pending_dials_total",
     "pickup_total",
     "protocol_errors_total",
+    "reconnection_drained_total",
     "reconnection_grace_period_entries",
     "reconnection_success_total",
     "reconnection_timeout_total",
@@ -131,6 +133,41 @@ fn t1_either_side_describes_each_metric_with_its_kind_and_unit() {
             assert_eq!(row.name.contains("_seconds"), *unit == "seconds", "{}", row.name);
         }
         assert_eq!(described.len(), listed::rows().len());
+    }
+}
+
+/// The series of a recorder, as Prometheus gets them.
+fn exported(side: &dyn Fn()) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, side);
+    recorder.handle().render()
+}
+
+#[test]
+fn t1_what_alerts_look_for_is_there_before_it_happens() {
+    let server = exported(&|| drop(ConnectionManager::new()));
+    let agent = exported(&|| drop(Agent::builder("http://gateway", "a").token("token").build().unwrap()));
+    for (series, is_servers, is_agents) in [
+        ("active_connections", true, false),
+        ("reconnection_timeout_total", true, false),
+        ("budget_refused_total{what=\"evict\"}", true, false),
+        ("overload_total{reason=\"tunnels\"}", true, false),
+        ("session_resumes_total{result=\"mismatch\"}", true, false),
+        ("fd_exhausted_total", false, true),
+        ("callback_failures_total", true, true),
+        ("duplicate_messages_total", true, true),
+        ("streams_refused_total", true, true),
+    ] {
+        let line = format!("revdial_{series} 0");
+        let is_in = |text: &str| text.lines().any(|told| told == line);
+        assert_eq!((is_in(&server), is_in(&agent)), (is_servers, is_agents), "{line} in {server}\n{agent}");
+    }
+    let begun =
+        |line: &str| listed::rows().iter().find(|row| line.starts_with(row.name)).and_then(|row| row.label.as_ref());
+    for line in server.lines().filter(|line| line.contains('{')) {
+        let (_, values) = begun(line).expect("it is labelled");
+        let all = values.iter().all(|value| server.contains(&line.replace(line.split('"').nth(1).unwrap(), value)));
+        assert!(all, "{line}: not all of {values:?} are there");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The flags, and the agent that they set up.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Parser};
 use revdial::{
@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Do not verify the gateway's certificate.
     #[arg(long)]
     insecure: bool,
+    /// Where to answer /metrics, for Prometheus, to whoever asks; port 0 picks one. Without it nowhere.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Begin each line of the log with its level as journald reads it, such as <4>.
     #[arg(long)]
     pub(crate) log_levels: bool,

@@ -11,6 +11,9 @@
 
 mod args;
 mod log;
+mod metrics;
+#[path = "../monitoring/recorder.rs"]
+mod recorder;
 mod systemd;
 
 use std::process::ExitCode;
@@ -45,6 +48,12 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Error> {
     let targets = Targets::parse(&args.forward)?;
     let drain = args.drain;
+    if let Some(listen) = args.metrics_listen {
+        let why =
+            |why: String| Error::with_source(ErrorKind::InvalidInput, format!("--metrics-listen {listen}: {why}"));
+        let recorder = recorder::install().map_err(|failed| why(failed.to_string()))?;
+        metrics::serve(listen, recorder).await.map_err(|failed| why(failed.to_string()))?;
+    }
     let agent = args.builder()?.build()?;
     // From here on, neither signal ends the process in another way.
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));

@@ -9,6 +9,8 @@
 //! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what.
 
 mod app;
+#[path = "../monitoring/recorder.rs"]
+mod recorder;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,7 +19,6 @@ use std::{
 
 use axum::serve::ListenerExt;
 use clap::{Parser, builder::NonEmptyStringValueParser};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 
 /// How long callers may take to read the end when the gateway is told to stop.
@@ -58,24 +59,11 @@ struct Args {
     drain: Duration,
 }
 
-/// How often what histograms were told is summed up; it takes memory until then.
-const UPKEEP: Duration = Duration::from_secs(5);
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
     let args = Args::parse();
-    let seconds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
-    let metrics = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
-        .install_recorder()?;
-    let upkeep = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            upkeep.run_upkeep();
-        }
-    });
+    let metrics = recorder::install()?;
     let gateway = app::Gateway::new(app::Settings {
         token: args.token,
         caller_token: args.caller_token,

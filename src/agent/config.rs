@@ -276,6 +276,7 @@ impl AgentBuilder {
 
     fn check(self) -> Result<Config, Error> {
         metrics::describe();
+        metrics::begin_agent();
         let key: AgentKey = self.key.parse().map_err(|why| invalid("key", format!("{:?}: {why}", self.key)))?;
         // The URL itself is not shown: it may hold a password.
         let uri = endpoint(&self.url, &key).map_err(|why| invalid("server_url", why))?;

@@ -238,6 +238,7 @@ impl ConnectionManagerBuilder {
     #[must_use]
     pub fn build(mut self) -> ConnectionManager {
         metrics::describe();
+        metrics::begin_server();
         ConnectionManager::from_inner(Arc::new_cyclic(|manager| {
             for hook in std::mem::take(&mut self.hooks) {
                 self = self.observer(hook(Weak::clone(manager)));

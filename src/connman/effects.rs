@@ -81,15 +81,17 @@ impl<T: Handle> Inner<T> {
                     self.tell_lost(&registration, LossCause::Local(code), None);
                 }
             }
-            Effect::Expired { registration, tunnel, ended } => {
-                if ended.is_none() {
-                    metrics::record_reconnect_timeout();
+            Effect::Expired { registration, tunnel, ended, drained } => {
+                match (ended, drained) {
+                    (None, false) => metrics::record_reconnect_timeout(),
+                    (None, true) => metrics::record_stayed_away(),
+                    (Some(_), _) => {}
                 }
                 if let Some(tunnel) = tunnel {
                     tunnel.end(SessionEnd::Lost);
                 }
                 let (key, epoch) = (registration.key.clone(), registration.epoch);
-                self.tell(&TunnelEvent::Expired { key, epoch, ended });
+                self.tell(&TunnelEvent::Expired { key, epoch, ended, drained });
             }
         }
     }

@@ -67,8 +67,10 @@ pub enum TunnelEvent {
         key: AgentKey,
         /// The epoch of its last link.
         epoch: Epoch,
-        /// With which code this side ended it before its time, as by a disconnect; `None`: its time was over.
+        /// With which code this side ended it, as by a disconnect or a drain; `None`: its time was over.
         ended: Option<CloseCode>,
+        /// Whether its agent had gone in order, by a [drain](LossCause::Drained) of its own.
+        drained: bool,
     },
     /// A session gave way to a newer one under its key. One that had a link may finish what runs.
     #[non_exhaustive]
@@ -156,7 +158,8 @@ impl TunnelEvent {
             Self::Replaced { same_instance: true, .. } => Some("the agent began anew".to_owned()),
             Self::Replaced { .. } => Some("another agent has taken the key".to_owned()),
             Self::Expired { ended: Some(code), .. } => Some(format!("ended here with {code}")),
-            Self::Expired { ended: None, .. } => Some("the agent did not return in its grace".to_owned()),
+            Self::Expired { drained: true, .. } => Some("the agent had drained".to_owned()),
+            Self::Expired { .. } => Some("the agent did not return in its grace".to_owned()),
             _ => None,
         }
     }

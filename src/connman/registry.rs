@@ -48,8 +48,8 @@ pub(super) struct Registry<T> {
     gone: Departures,
     limits: Limits,
     counts: Counts,
-    /// Nothing new is taken, since this side goes down; what is there finishes.
-    draining: bool,
+    /// Nothing new is taken, since this side goes down with this code; what is there finishes.
+    draining: Option<CloseCode>,
     closed: bool,
     effects: Vec<Effect<T>>,
 }
@@ -142,7 +142,7 @@ impl<T: Clone> Registry<T> {
             gone: Departures::default(),
             limits,
             counts: Counts::default(),
-            draining: false,
+            draining: None,
             closed: false,
             effects: Vec::new(),
         }
@@ -155,7 +155,7 @@ impl<T: Clone> Registry<T> {
 
     /// Whether new sessions are registered, as far as it does not go by keys.
     pub(super) const fn is_open(&self) -> bool {
-        !self.closed && !self.draining
+        !self.closed && self.draining.is_none()
     }
 
     pub(super) const fn counts(&self) -> Counts {
@@ -192,10 +192,12 @@ impl<T: Clone> Registry<T> {
     }
 
     fn end_grace(&mut self, key: &AgentKey, at: Instant) {
-        let refusal = if self.draining { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
+        let ended = self.draining;
+        let refusal = if ended.is_some() { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
+        let drained = self.slots.get(key).is_some_and(|slot| slot.last_cause == Some(LossCause::Drained));
         if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal, at) {
             let tunnel = kept.map(|kept| kept.tunnel);
-            self.effects.push(Effect::Expired { registration, tunnel, ended: None });
+            self.effects.push(Effect::Expired { registration, tunnel, ended, drained });
         }
     }
 

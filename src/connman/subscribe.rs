@@ -90,7 +90,7 @@ mod tests {
     use crate::key::Epoch;
 
     fn expired(n: usize) -> TunnelEvent {
-        TunnelEvent::Expired { key: "desk".parse().unwrap(), epoch: Epoch::new(n as u64), ended: None }
+        TunnelEvent::Expired { key: "desk".parse().unwrap(), epoch: Epoch::new(n as u64), ended: None, drained: false }
     }
 
     #[tokio::test]

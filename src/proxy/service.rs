@@ -161,8 +161,9 @@ where
     async fn there(&self, key: &AgentKey, until: Option<Instant>) -> Result<(), Error> {
         match until {
             Some(until) => {
+                let start = Instant::now();
                 let there = self.inner.connman.wait_for(key).max_wait(left(until)).await;
-                there.inspect_err(|error| metrics::record_dial_failure(error.kind()))
+                there.inspect_err(|error| metrics::record_failed_wait(error.kind(), start.elapsed()))
             }
             None => Ok(()),
         }
@@ -243,12 +244,13 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-/// Counts a refusal that came when the dial had ended well: with early data the dial does not wait for the answer.
+/// Counts a refusal, or that no answer came in time, if the dial had ended well: with early data it does not wait for the
+/// answer.
 fn failed(error: Error, dialled: bool) -> Error {
     use ErrorKind as K;
     let kind = error.kind();
     let refused = matches!(kind, K::TargetUnknown | K::TargetDenied | K::TargetRefused | K::TargetTimeout);
-    if dialled && (refused || kind == K::Overloaded) {
+    if dialled && (refused || matches!(kind, K::Overloaded | K::DialTimeout)) {
         metrics::record_dial_failure(kind);
     }
     error

@@ -71,6 +71,7 @@ async fn a_request_says_for_how_long_it_waits_for_its_agent() {
         }
     }
     assert_eq!(counted.sum("revdial_dial_failures_total{reconnect_timeout}"), 4);
+    assert_eq!(counted.values("revdial_dial_duration_seconds{error}"), [0.0, 4.0, 0.0, 4.0], "each is a failed dial");
     // Without a word, for what is left of the grace.
     let start = Instant::now();
     assert_eq!(ask(&proxy, false, None).await, late);

@@ -4,12 +4,12 @@ use std::{error::Error as _, time::Duration};
 
 use revdial::{
     ErrorKind,
-    connman::{ConnectionManager, Gone, LossCause},
+    connman::{ConnectionManager, Gone, LossCause, TunnelEvent},
     frame::CloseCode,
 };
 use tokio::time::sleep;
 
-use crate::{Dialled, Running, dial, in_grace, key, net::Net, prompt, waiting};
+use crate::{Dialled, Running, counted::Counted, dial, in_grace, key, net::Net, prompt, waiting};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -106,4 +106,57 @@ async fn e13_a_failed_start_is_told_in_its_words_above_since_when_the_key_is_gon
     let (text, gone) = refused(dial(&connman)).await;
     assert_eq!((text.as_str(), gone), ("no machine", connman.gone(&key())));
     assert!(gone.is_some());
+}
+
+/// How a grace ends, as all are told it: its event, its reason, and what was counted of `timeout` and `drained`.
+async fn expiry(end: impl AsyncFnOnce(&ConnectionManager, &Net)) -> (TunnelEvent, String, [u64; 2]) {
+    let counted = Counted::new();
+    let connman = ConnectionManager::new();
+    let (net, mut events) = (Net::to(&connman), connman.subscribe());
+    end(&connman, &net).await;
+    sleep(31 * SECOND).await;
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        if event.name() == "expired" {
+            let counts = ["timeout", "drained"].map(|end| counted.sum(&format!("revdial_reconnection_{end}_total")));
+            let reason = event.reason().unwrap();
+            return (event, reason, counts);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_that_ends_tells_and_counts_whether_the_agent_was_lost_or_went_in_order_or_was_sent() {
+    let (event, reason, counts) = expiry(async |connman, net| {
+        Running::on(net).await.run.abort();
+        in_grace(connman).await;
+    })
+    .await;
+    assert!(matches!(event, TunnelEvent::Expired { ended: None, drained: false, .. }), "{event:?}");
+    assert_eq!((reason.as_str(), counts), ("the agent did not return in its grace", [1, 0]));
+
+    let (event, reason, counts) = expiry(async |_, net| {
+        let agent = net.build(prompt("a"));
+        let shutdown = agent.shutdown_handle();
+        let agent = Running::of(agent).await;
+        shutdown.shutdown(SECOND);
+        agent.run.await.unwrap().unwrap();
+    })
+    .await;
+    assert!(matches!(event, TunnelEvent::Expired { ended: None, drained: true, .. }), "{event:?}");
+    assert_eq!((reason.as_str(), counts), ("the agent had drained", [0, 1]));
+
+    // What runs does so beyond the deadline.
+    let (event, reason, counts) = expiry(async |connman, net| {
+        let agent = Running::on(net).await;
+        let stream = dial(connman).await.unwrap().unwrap();
+        connman.drain(5 * SECOND).await;
+        drop((agent, stream));
+    })
+    .await;
+    let ended = match event {
+        TunnelEvent::Expired { ended, .. } => ended.expect("this side has ended it"),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((reason, counts), (format!("ended here with {ended}"), [0, 0]));
 }

@@ -108,12 +108,15 @@ async fn stats_have_their_fields_and_metrics_are_prometheus_text() {
         "revdial_streams_open ",
         "revdial_stream_bytes_total{direction=\"sent\"} ",
         "revdial_stream_bytes_total{direction=\"received\"} ",
+        "process_open_fds ",
+        "process_max_fds ",
     ] {
         assert!(metrics.contains(&format!("\n{name}")), "no {name:?} in:\n{metrics}");
     }
     for line in metrics.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-        assert!(name.starts_with("revdial_") && value.parse::<f64>().is_ok(), "{line}");
+        let is_known = name.starts_with("revdial_") || name.starts_with("process_");
+        assert!(is_known && value.parse::<f64>().is_ok(), "{line}");
     }
     assert!(!metrics.contains("zebra"), "keys are no labels");
 }

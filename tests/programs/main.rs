@@ -5,6 +5,8 @@ mod callers;
 #[expect(dead_code, reason = "the kill tests use the rest")]
 mod chaos;
 mod cookies;
+#[cfg(target_os = "linux")]
+mod descriptors;
 mod dialback;
 mod domain;
 mod guesses;

@@ -32,6 +32,7 @@ async fn a14_settings_that_cannot_be_fail_at_once_and_are_named() {
         (format!("{agent} --forward x=unix://relative"), "unix://relative"),
         (format!("{agent} --ping-interval 15"), "--ping-interval"),
         (format!("{agent} --dead-after 1s"), "dead_after"),
+        (format!("{agent} --metrics-listen 192.0.2.77:80"), "--metrics-listen 192.0.2.77:80"),
     ];
     for (command, named) in commands {
         let ended = Program::run(&command, &[]).await;

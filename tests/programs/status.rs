@@ -100,7 +100,14 @@ async fn events_tell_what_happens_to_sandboxes_as_it_happens() {
     let lost = events.until("lost", "a").await;
     assert_eq!((&lost["epoch"], &lost["grace_seconds"]), (&connected["epoch"], &0.3.into()));
     assert!(lost["cause"].is_string(), "{lost}");
-    assert_eq!(events.until("expired", "a").await["epoch"], connected["epoch"]);
+    let expired = events.until("expired", "a").await;
+    assert_eq!(expired["epoch"], connected["epoch"]);
+    assert_eq!(expired["reason"], "the agent did not return in its grace");
+
+    let mut agent = gateway.connected("b", "--forward 127.0.0.1:1").await;
+    agent.signal("TERM").await;
+    agent.ended().await;
+    assert_eq!(events.until("expired", "b").await["reason"], "the agent had drained");
 }
 
 #[tokio::test]

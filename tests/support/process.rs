@@ -64,16 +64,22 @@ impl Program {
         line.expect("text").unwrap_or_else(|| self.fail("has ended its output"))
     }
 
-    /// Waits until its log has this text.
-    pub(crate) async fn logs(&self, text: &str) {
+    /// Waits until its log has this text, and gives the first line with it.
+    pub(crate) async fn logs(&self, text: &str) -> String {
         let mut stderr = self.stderr.clone();
-        let said = timeout(DEADLINE, stderr.wait_for(|log| log.contains(text))).await.is_ok_and(|said| said.is_ok());
-        assert!(said, "{} does not log {text:?}", self.command);
+        let said = timeout(DEADLINE, stderr.wait_for(|log| log.contains(text))).await;
+        let log = said.ok().and_then(Result::ok).unwrap_or_else(|| self.fail(&format!("does not log {text:?}")));
+        log.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned()
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_else(|| self.fail("has ended already"))
     }
 
     /// Sends a signal, such as `TERM`.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap_or_else(|| self.fail("has ended already"));
+        let pid = self.id();
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.expect("a shell");
         assert!(status.success(), "no signal for {}", self.command);
     }

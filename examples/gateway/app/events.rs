@@ -96,7 +96,8 @@ fn describe(event: &TunnelEvent) -> Value {
             told["by"] = by.number().into();
             told["same_instance"] = (*same_instance).into();
         }
-        TunnelEvent::Refused { why, .. } => told["why"] = format!("{why:?}").into(),
+        TunnelEvent::Refused { why, .. } => told["why"] = why.to_string().into(),
+        TunnelEvent::Expired { .. } => told["reason"] = event.reason().into(),
         _ => {}
     }
     told

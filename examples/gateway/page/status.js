@@ -452,7 +452,7 @@ const HAPPENED = {
   resumed: ["good", "Resumed", (told) => (told.after_seconds === null ? "on a new link" : `after ${seconds(told.after_seconds)}, streams go on`)],
   draining: ["pause", "Draining", () => "finishes what runs"],
   lost: ["pause", "Lost", (told) => [told.cause, told.grace_seconds === null ? "no grace" : `grace ${span(told.grace_seconds)}`].join(", ")],
-  expired: ["bad", "Expired", () => "did not return in time"],
+  expired: ["bad", "Expired", (told) => told.reason],
   replaced: ["pause", "Replaced", (told) => (told.same_instance ? "by its next session" : "by another agent")],
   refused: ["bad", "Refused", (told) => told.why],
   missed: ["bad", "Missed", (told) => `${told.events} events came too fast to show`],

@@ -167,7 +167,7 @@ impl<T: Clone> Registry<T> {
     fn conflict(&mut self, new: &Registration, seen: Option<Epoch>, now: Instant) -> Option<Conflict> {
         let incumbent = self.incumbent(&new.key, now).map(|old| old.registration.epoch);
         let newest = self.slots.get(&new.key).and_then(Slot::newest);
-        if self.closed || self.draining {
+        if !self.is_open() {
             Some(Conflict::ShuttingDown)
         } else if incumbent != seen || newest.is_some_and(|newest| newest >= new.epoch) {
             Some(Conflict::Changed)

@@ -172,7 +172,7 @@ impl<T: Clone> Registry<T> {
     /// Every session leaves, with this code, until then; nothing new is taken, and who waits waits in vain.
     pub(in crate::connman) fn drain(&mut self, code: CloseCode, until: Instant, now: Instant) {
         self.expire(now);
-        self.draining = true;
+        self.draining = Some(code);
         let keys: Vec<AgentKey> = self.slots.keys().cloned().collect();
         for key in keys {
             let (kept, held) = match self.slots.get_mut(&key).map(|slot| &mut slot.state) {
@@ -290,7 +290,7 @@ impl<T: Clone> Registry<T> {
                 if let Some(Kept { registration, tunnel, .. }) = kept {
                     self.effects.push(Effect::Closed { registration, tunnel, code, told: false });
                 }
-                self.effects.push(Effect::Expired { registration, tunnel: None, ended: Some(code) });
+                self.effects.push(Effect::Expired { registration, tunnel: None, ended: Some(code), drained: false });
                 true
             }
             Some(State::Absent) | None => !leaving.is_empty(),

@@ -98,7 +98,8 @@ pub(in crate::connman) enum Effect<T> {
     /// link.
     Closed { registration: Arc<Registration>, tunnel: T, code: CloseCode, told: bool },
     /// A grace ended without a return, at its time or since this side has `ended` it; what was kept is to be ended.
-    Expired { registration: Arc<Registration>, tunnel: Option<T>, ended: Option<CloseCode> },
+    /// `drained`: its agent went in order.
+    Expired { registration: Arc<Registration>, tunnel: Option<T>, ended: Option<CloseCode>, drained: bool },
 }
 
 impl<T> Effect<T> {

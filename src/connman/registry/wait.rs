@@ -61,7 +61,7 @@ impl<T: Clone> Registry<T> {
             }
             Some(State::Connected { .. }) => (Some(after(now, ask.unreported)), None, Refusal::ReconnectTimeout),
             Some(State::Grace { until, .. }) => (None, Some(*until), Refusal::ReconnectTimeout),
-            Some(State::Absent) | None if self.draining => return DialStep::Refused(Refusal::ShuttingDown),
+            Some(State::Absent) | None if self.draining.is_some() => return DialStep::Refused(Refusal::ShuttingDown),
             Some(State::Absent) | None => match (ask.absent, slot.and_then(|slot| slot.waking)) {
                 (Absence::Refuse, _) => return DialStep::Refused(self.explained(key, Refusal::NoConnection)),
                 (Absence::Wait(wait), _) => {
