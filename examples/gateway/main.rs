@@ -38,7 +38,8 @@ struct Args {
     /// Below which domain each sandbox has a host name, KEY.DOMAIN and TARGET__KEY.DOMAIN, beside its path.
     #[arg(long)]
     domain: Option<app::Domain>,
-    /// The proxy in front, whose X-Forwarded-For says last who asks; without it all who come through one are one.
+    /// The proxy in front, whose X-Forwarded-For says last who asks, and whose X-Forwarded-* services get; without it all
+    /// callers who come through one are one.
     #[arg(long, value_name = "ADDRESS")]
     trusted_proxy: Option<IpAddr>,
     /// For how long a sandbox that drops off is waited for.

@@ -7,6 +7,7 @@ mod chaos;
 mod cookies;
 mod dialback;
 mod domain;
+mod forwarded;
 mod guesses;
 mod life;
 #[path = "../support/load.rs"]
