@@ -53,12 +53,12 @@ pub(crate) async fn idle(gateway: &Gateway, up_to: Option<Duration>) -> Outcome<
         return Ok(Passed::skip("not asked for (--idle-up-to)", ()));
     };
     let Some(token) = &gateway.token else {
-        return Ok(Passed::skip("no RUNNER_TOKEN here; the probe needs one for a key of its own", ()));
+        return Ok(Passed::unseen(&["idle"], "no RUNNER_TOKEN here; the probe needs one for a key of its own", ()));
     };
     let key = own_key();
     let mut tasks = JoinSet::new();
     if let Err(why) = answer_as(&key, gateway, token, &mut tasks).await {
-        return Ok(Passed::skip(format!("the probe cannot connect as {key}: {why}"), ()));
+        return Ok(Passed::unseen(&["idle"], format!("the probe cannot connect as {key}: {why}"), ()));
     }
     let path = gateway.way.server.through(&key, &TargetName::default(), "/");
     let rungs = join_all((1..=RUNGS).map(|rung| leave_alone(gateway, &path, up_to / RUNGS * rung))).await;
