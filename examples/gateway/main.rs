@@ -33,7 +33,7 @@ struct Args {
     #[arg(long, env = "RUNNER_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     token: String,
     /// What callers show to reach sandboxes; without it only callers from this machine do.
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "CALLER_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     caller_token: Option<String>,
     /// Below which domain each sandbox has a host name, KEY.DOMAIN and TARGET__KEY.DOMAIN, beside its path.
     #[arg(long)]

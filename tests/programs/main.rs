@@ -66,7 +66,11 @@ impl Gateway {
     }
 
     async fn at(listen: &str, flags: &str) -> Self {
-        let mut program = Program::start(&format!("gateway --listen {listen} --token {TOKEN} {flags}"));
+        Self::of(Program::start(&format!("gateway --listen {listen} --token {TOKEN} {flags}"))).await
+    }
+
+    /// One that was started.
+    async fn of(mut program: Program) -> Self {
         let line = program.line().await;
         let addr = line.strip_prefix("listening on http://").expect("where it listens").parse().expect("an address");
         Self { program, addr, client: Client::builder(TokioExecutor::new()).build_http() }
