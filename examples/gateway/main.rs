@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Its status page is at <http://127.0.0.1:8080/>. With `--domain tunnels.example` each sandbox has a host name too:
-//! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what.
+//! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what. With
+//! `--forward sandbox-1/ssh=127.0.0.1:2222` a [port](forward) of this machine leads to the target `ssh`.
 
 mod app;
+mod forward;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,6 +19,7 @@ use std::{
 
 use axum::serve::ListenerExt;
 use clap::{Parser, builder::NonEmptyStringValueParser};
+use forward::Forward;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 
@@ -42,6 +45,12 @@ struct Args {
     /// callers who come through one are one.
     #[arg(long, value_name = "ADDRESS")]
     trusted_proxy: Option<IpAddr>,
+    /// A port of this machine that leads to a TCP service beside a sandbox; more than one may be given.
+    #[arg(long, value_name = "KEY/TARGET=ADDRESS:PORT")]
+    forward: Vec<Forward>,
+    /// Let --forward have ports that other machines reach: whoever does so reaches the service, and shows no token.
+    #[arg(long)]
+    forward_anywhere: bool,
     /// For how long a sandbox that drops off is waited for.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -66,6 +75,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
     let args = Args::parse();
+    if !args.forward_anywhere && !args.forward.iter().all(Forward::is_local) {
+        return Err("--forward: other machines would reach that port, which takes --forward-anywhere".into());
+    }
     let seconds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
@@ -91,6 +103,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (terminated, overdue) = (terminated()?, terminated()?);
     let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("--listen {}: {why}", args.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
+    for forward in args.forward {
+        println!("{}", forward.start(gateway.connman.clone()).await?);
+    }
     // Without it small answers wait up to 40 ms for the peer's delayed ACK.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let server = axum::serve(listener, gateway.router.clone().into_make_service_with_connect_info::<SocketAddr>());

@@ -14,6 +14,7 @@ mod life;
 mod load;
 #[path = "../support/plan.rs"]
 mod plan;
+mod ports;
 mod probe;
 #[path = "../support/process.rs"]
 mod process;

@@ -76,7 +76,7 @@ struct App {
 /// An app that can be served, and told to go down.
 pub(crate) struct Gateway {
     pub(crate) router: Router,
-    connman: ConnectionManager,
+    pub(crate) connman: ConnectionManager,
     phase: Phase,
 }
 
