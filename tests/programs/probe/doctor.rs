@@ -106,7 +106,7 @@ async fn nobody_is_displaced_either_where_all_are_let_in_and_subprotocols_do_not
 }
 
 #[tokio::test]
-async fn a_server_without_the_gateways_routes_is_well_unless_a_sandbox_is_asked_for() {
+async fn a_server_without_the_gateways_routes_is_well_and_says_nothing_of_what_is_behind_it() {
     let (addr, _connman) = open_server().await;
     let server = format!("http://{addr}");
     assert_well(&at(&server, "doctor").await);
@@ -114,6 +114,9 @@ async fn a_server_without_the_gateways_routes_is_well_unless_a_sandbox_is_asked_
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&report["exit_code"], &report["first_fault"]), (&20.into(), &serde_json::Value::Null), "{report}");
     assert_eq!(report["not_looked_at"], serde_json::json!(["tunnel", "target"]), "{report}");
+    let ended = at(&server, "doctor --token any --idle-up-to 1s").await;
+    assert_unseen(&ended, "idle");
+    assert!(ended.stdout.contains("skip  idle        404: the gateway has no /proxy"), "{ended:?}");
 }
 
 #[tokio::test]
