@@ -159,7 +159,9 @@ struct Asks {
 impl Asks {
     fn new(at: SocketAddr, connections: Connections) -> Self {
         let idle = if connections == Connections::New { 0 } else { 1 };
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(idle).build_http();
+        let mut client = Client::builder(TokioExecutor::new());
+        // It would ask again by itself what never left, and count nothing.
+        let client = client.retry_canceled_requests(false).pool_max_idle_per_host(idle).build_http();
         Self { at, connections, client, excused: 0 }
     }
 
