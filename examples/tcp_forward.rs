@@ -2,8 +2,11 @@
 //!
 //! ```sh
 //! cargo run --example tcp_forward    # to a service of its own, to show it, and ends
-//! cargo run --example tcp_forward -- --listen 127.0.0.1:2222 --key desktop-1 --target ssh --service 127.0.0.1:22
+//! cargo run --example tcp_forward -- --listen 127.0.0.1:2222 --service 127.0.0.1:22    # to one of this machine's
 //! ```
+//!
+//! Gateway and agent are in its own process, so it reaches no sandbox. Where a gateway runs it is that one which forwards:
+//! the example `gateway` does with `--forward desktop-1/ssh=127.0.0.1:2222`.
 
 use axum::{Router, serve::ListenerExt};
 use clap::Parser;
@@ -18,7 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Forwards a local port through a tunnel; gateway and agent are in this process too.
+/// Forwards a local port through a tunnel whose gateway and agent are in this process too: it reaches no sandbox.
 #[derive(Parser)]
 struct Args {
     /// The local port.

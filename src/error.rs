@@ -33,6 +33,7 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
+    blame: Blame,
     retry_safe: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -41,15 +42,15 @@ struct Inner {
 ///
 /// `Display` of the [`Error`] is the text, and [`as_str`](Self::as_str) the kind in lower case. A retry is safe if no
 /// byte can have reached the target; an error that came about before anything was sent is safe whatever its kind, and
-/// a `DialTimeout` of a stream with early data is not. The status is what the proxy answers; a 503 comes with
-/// `Retry-After`.
+/// a `DialTimeout` of a stream with early data is not. It is the caller to whom a `DialTimeout` is to blame whose own
+/// [deadline](crate::connman::Dial::timeout) passed. The status is what the proxy answers; a 503 comes with `Retry-After`.
 ///
 /// | kind | text | to blame | safe | status |
 /// | --- | --- | --- | --- | --- |
 /// | `NoConnection` | no connection | Agent | yes | 503 |
 /// | `ReconnectTimeout` | reconnect timeout | Agent | yes | 503 |
 /// | `TooManyPendingDials` | max pending dials exceeded | Server | yes | 503 |
-/// | `DialTimeout` | dial timeout | Caller | yes | 504 |
+/// | `DialTimeout` | dial timeout | Agent | yes | 504 |
 /// | `TargetUnknown` | the agent has no such target | Agent | yes | 502 |
 /// | `TargetDenied` | the agent does not allow the target | Agent | yes | 502 |
 /// | `TargetRefused` | connection refused | Target | yes | 502 |
@@ -78,7 +79,7 @@ pub enum ErrorKind {
     ReconnectTimeout,
     /// As many dials wait as the policy allows.
     TooManyPendingDials,
-    /// The dial's deadline passed.
+    /// The agent did not answer the dial in time, or the caller's deadline for it passed.
     DialTimeout,
     /// The agent has no such target.
     TargetUnknown,
@@ -179,6 +180,20 @@ impl ErrorKind {
         }
     }
 
+    /// Who can do something about it, as far as the kind tells.
+    const fn blame(self) -> Blame {
+        match self {
+            Self::Cancelled | Self::InvalidInput => Blame::Caller,
+            Self::NoConnection | Self::ReconnectTimeout | Self::DialTimeout | Self::SessionLost => Blame::Agent,
+            Self::Replaced | Self::Protocol | Self::TargetUnknown | Self::TargetDenied => Blame::Agent,
+            Self::Auth | Self::Forbidden | Self::KeyInUse | Self::Version => Blame::Agent,
+            Self::TargetRefused | Self::TargetTimeout | Self::PeerReset => Blame::Target,
+            Self::TooManyPendingDials | Self::Overloaded | Self::Shutdown => Blame::Server,
+            Self::Handshake | Self::Tls => Blame::Server,
+            Self::Internal => Blame::Internal,
+        }
+    }
+
     /// What operators read: the texts that they know stay recognisable.
     const fn text(self) -> &'static str {
         match self {
@@ -213,7 +228,7 @@ impl Error {
     /// An error of this kind, without a cause.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, retry_safe: kind.is_retry_safe(), source: None }))
+        Self(Box::new(Inner { kind, blame: kind.blame(), retry_safe: kind.is_retry_safe(), source: None }))
     }
 
     /// An error of this kind with a cause.
@@ -233,6 +248,13 @@ impl Error {
         self
     }
 
+    /// The same, of which it is known who else can do something about it.
+    #[cfg(feature = "server")]
+    pub(crate) fn blamed_on(mut self, blame: Blame) -> Self {
+        self.0.blame = blame;
+        self
+    }
+
     /// As an error of std's io, of this kind, whose `source` it is.
     pub(crate) fn in_io(self, kind: io::ErrorKind) -> io::Error {
         io::Error::new(kind, Carried(self))
@@ -247,17 +269,7 @@ impl Error {
     /// Who can do something about it.
     #[must_use]
     pub fn blame(&self) -> Blame {
-        use ErrorKind as K;
-        match self.0.kind {
-            K::DialTimeout | K::Cancelled | K::InvalidInput => Blame::Caller,
-            K::NoConnection | K::ReconnectTimeout | K::SessionLost | K::Replaced | K::Protocol | K::TargetUnknown => {
-                Blame::Agent
-            }
-            K::TargetDenied | K::Auth | K::Forbidden | K::KeyInUse | K::Version => Blame::Agent,
-            K::TargetRefused | K::TargetTimeout | K::PeerReset => Blame::Target,
-            K::TooManyPendingDials | K::Overloaded | K::Shutdown | K::Handshake | K::Tls => Blame::Server,
-            K::Internal => Blame::Internal,
-        }
+        self.0.blame
     }
 
     /// Whether no byte can have reached the target, so that the same request may be sent again.

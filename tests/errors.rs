@@ -22,7 +22,7 @@ const KINDS: &[(K, &str, Blame, bool, u16)] = &[
     (K::NoConnection, "no connection", Blame::Agent, true, 503),
     (K::ReconnectTimeout, "reconnect timeout", Blame::Agent, true, 503),
     (K::TooManyPendingDials, "max pending dials exceeded", Blame::Server, true, 503),
-    (K::DialTimeout, "dial timeout", Blame::Caller, true, 504),
+    (K::DialTimeout, "dial timeout", Blame::Agent, true, 504),
     (K::TargetUnknown, "the agent has no such target", Blame::Agent, true, 502),
     (K::TargetDenied, "the agent does not allow the target", Blame::Agent, true, 502),
     (K::TargetRefused, "connection refused", Blame::Target, true, 502),

@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Its status page is at <http://127.0.0.1:8080/>. With `--domain tunnels.example` each sandbox has a host name too:
-//! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what.
+//! `http://sandbox-1.tunnels.example:8080/`. The [app](app) says who may see what. With
+//! `--forward sandbox-1/ssh=127.0.0.1:2222` a [port](forward) of this machine leads to the target `ssh`.
 
 mod app;
+mod forward;
 #[path = "../monitoring/recorder.rs"]
 mod recorder;
 
@@ -19,6 +21,7 @@ use std::{
 
 use axum::serve::ListenerExt;
 use clap::{Parser, builder::NonEmptyStringValueParser};
+use forward::Forward;
 use tokio::net::TcpListener;
 
 /// How long callers may take to read the end when the gateway is told to stop.
@@ -34,14 +37,21 @@ struct Args {
     #[arg(long, env = "RUNNER_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     token: String,
     /// What callers show to reach sandboxes; without it only callers from this machine do.
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "CALLER_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     caller_token: Option<String>,
     /// Below which domain each sandbox has a host name, KEY.DOMAIN and TARGET__KEY.DOMAIN, beside its path.
     #[arg(long)]
     domain: Option<app::Domain>,
-    /// The proxy in front, whose X-Forwarded-For says last who asks; without it all who come through one are one.
+    /// The proxy in front, whose X-Forwarded-For says last who asks, and whose X-Forwarded-* services get; without it all
+    /// callers who come through one are one.
     #[arg(long, value_name = "ADDRESS")]
     trusted_proxy: Option<IpAddr>,
+    /// A port of this machine that leads to a TCP service beside a sandbox; more than one may be given.
+    #[arg(long, value_name = "KEY/TARGET=ADDRESS:PORT")]
+    forward: Vec<Forward>,
+    /// Let --forward have ports that other machines reach: whoever does so reaches the service, and shows no token.
+    #[arg(long)]
+    forward_anywhere: bool,
     /// For how long a sandbox that drops off is waited for.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     grace: Duration,
@@ -63,6 +73,9 @@ struct Args {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
     let args = Args::parse();
+    if !args.forward_anywhere && !args.forward.iter().all(Forward::is_local) {
+        return Err("--forward: other machines would reach that port, which takes --forward-anywhere".into());
+    }
     let metrics = recorder::install()?;
     let gateway = app::Gateway::new(app::Settings {
         token: args.token,
@@ -78,6 +91,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (terminated, overdue) = (terminated()?, terminated()?);
     let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("--listen {}: {why}", args.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
+    for forward in args.forward {
+        println!("{}", forward.start(gateway.connman.clone()).await?);
+    }
     // Without it small answers wait up to 40 ms for the peer's delayed ACK.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let server = axum::serve(listener, gateway.router.clone().into_make_service_with_connect_info::<SocketAddr>());

@@ -10,21 +10,31 @@ use crate::{
     words::say,
 };
 
+/// The exit code where no fault was found, and not all was looked at that was asked for.
+const NOT_LOOKED_AT: u8 = 20;
+
 /// What a step that found no fault says, and what it hands on.
 pub(crate) struct Passed<T> {
     is_skipped: bool,
+    /// Steps that were asked for by a flag, and of which nothing is known after this one.
+    unseen: &'static [&'static str],
     what: String,
     value: T,
 }
 
 impl<T> Passed<T> {
     pub(crate) fn ok(what: impl Into<String>, value: T) -> Self {
-        Self { is_skipped: false, what: what.into(), value }
+        Self { is_skipped: false, unseen: &[], what: what.into(), value }
     }
 
     /// There was nothing to try, for this reason.
     pub(crate) fn skip(why: impl Into<String>, value: T) -> Self {
-        Self { is_skipped: true, what: why.into(), value }
+        Self { is_skipped: true, unseen: &[], what: why.into(), value }
+    }
+
+    /// These were asked for and could not be looked at, for this reason.
+    pub(crate) fn unseen(steps: &'static [&'static str], why: impl Into<String>, value: T) -> Self {
+        Self { unseen: steps, ..Self::skip(why, value) }
     }
 }
 
@@ -38,17 +48,19 @@ pub(crate) struct Report {
     json: bool,
     done: Vec<Value>,
     first: Option<(&'static str, Fault)>,
+    unseen: Vec<&'static str>,
 }
 
 impl Report {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, done: Vec::new(), first: None }
+        Self { json, done: Vec::new(), first: None, unseen: Vec::new() }
     }
 
     /// Does a step and tells its outcome. `None` if it found a fault.
     pub(crate) async fn step<T>(&mut self, name: &'static str, work: impl Future<Output = Outcome<T>>) -> Option<T> {
         match during(name, work).await {
-            Ok(Passed { is_skipped, what, value }) => {
+            Ok(Passed { is_skipped, unseen, what, value }) => {
+                self.unseen.extend(unseen);
                 self.tell(name, if is_skipped { "skip" } else { "ok" }, &what, None);
                 Some(value)
             }
@@ -64,10 +76,20 @@ impl Report {
     pub(crate) fn finish(self) -> ExitCode {
         let missing: Vec<_> =
             STEPS.into_iter().filter(|name| !self.done.iter().any(|step| step["step"] == *name)).collect();
-        let code = self.first.map_or(0, |(_, fault)| fault.code());
+        let code = match self.first {
+            Some((_, fault)) => fault.code(),
+            None if self.unseen.is_empty() => 0,
+            None => NOT_LOOKED_AT,
+        };
         if self.json {
             let first = self.first.map(|(step, _)| step);
-            let whole = json!({ "steps": self.done, "not_come_to": missing, "first_fault": first, "exit_code": code });
+            let whole = json!({
+                "steps": self.done,
+                "not_come_to": missing,
+                "not_looked_at": self.unseen,
+                "first_fault": first,
+                "exit_code": code,
+            });
             say(format_args!("{whole:#}"));
             return code.into();
         }
@@ -75,7 +97,8 @@ impl Report {
             say(format_args!("      not come to: {}", missing.join(", ")));
         }
         match self.first {
-            None => say(format_args!("\nno fault found")),
+            None if self.unseen.is_empty() => say(format_args!("\nno fault found")),
+            None => say(format_args!("\nno fault found; not looked at: {} (exit code {code})", self.unseen.join(", "))),
             Some((step, _)) => say(format_args!("\nfirst fault: {step} (exit code {code})")),
         }
         code.into()

@@ -18,7 +18,7 @@ use crate::{
         seek::{Seeking, refused},
         state::Inner,
     },
-    error::{Error, ErrorKind},
+    error::{Blame, Error, ErrorKind},
     frame::Metadata,
     key::{AgentKey, Epoch, TargetName},
     metrics,
@@ -43,7 +43,8 @@ use crate::{
 /// - [`ReconnectTimeout`](ErrorKind::ReconnectTimeout): its grace, or [`max_wait`](Self::max_wait), ended while this
 ///   dial waited for the agent's return, or the agent came and went for longer than that;
 /// - [`TooManyPendingDials`](ErrorKind::TooManyPendingDials): as many dials wait as may;
-/// - [`DialTimeout`](ErrorKind::DialTimeout): one of the two timeouts passed;
+/// - [`DialTimeout`](ErrorKind::DialTimeout): one of the two timeouts passed, which its [`blame`](Error::blame) tells: the
+///   agent for the manager's, the caller for [`timeout`](Self::timeout);
 /// - [`Shutdown`](ErrorKind::Shutdown): the manager was shut down;
 /// - [`Internal`](ErrorKind::Internal): the start of the key's agent panicked or took too long;
 /// - and what the agent answers: [`TargetUnknown`](ErrorKind::TargetUnknown), [`TargetDenied`](ErrorKind::TargetDenied),
@@ -178,14 +179,14 @@ impl<T: Handle> Dialing<T> {
     }
 
     /// The caller's deadline and the limit, looked at after all else: what is ready at the same instant still counts.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<ErrorKind> {
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if let Some(deadline) = &mut self.deadline
             && deadline.poll(cx).is_ready()
         {
-            return Poll::Ready(ErrorKind::DialTimeout);
+            return Poll::Ready(Error::new(ErrorKind::DialTimeout).blamed_on(Blame::Caller));
         }
         match &mut self.limit {
-            Some((limit, kind)) => limit.poll(cx).map(|()| *kind),
+            Some((limit, kind)) => limit.poll(cx).map(|()| (*kind).into()),
             None => Poll::Pending,
         }
     }
@@ -278,7 +279,7 @@ impl<T: Handle> Future for Dialing<T> {
         let started = self.start(now);
         let result = match self.poll_steps(cx, now) {
             Poll::Ready(result) => result.map(|stream| T::with_eof(stream, self.strict_eof)),
-            Poll::Pending => Err(ready!(self.poll_deadlines(cx)).into()),
+            Poll::Pending => Err(ready!(self.poll_deadlines(cx))),
         };
         // Gives back the ticket, or gives up the open, now and not when the caller drops the future.
         self.step = Step::Done;

@@ -87,6 +87,10 @@ impl ProxyBuilder {
 
     /// A deadline over each dial, waiting for an agent to come back included; then the answer is 504. Default: the
     /// connection manager's grace and dial timeout alone.
+    ///
+    /// With [early data](Self::early_data), which is the default, a dial ends when there is a tunnel. How long its agent
+    /// may then take to answer is the session's [`accept_timeout`](crate::proto::SessionConfig::accept_timeout), 10 s,
+    /// after which the answer is 504 too: set both. Without early data this deadline is over the answer as well.
     pub fn dial_timeout(mut self, timeout: Duration) -> Self {
         self.settings.dial_timeout = Some(timeout);
         self

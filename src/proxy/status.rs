@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use super::body::ProxyBody;
 use crate::{
     connman::Gone,
-    error::{Error, ErrorKind},
+    error::{Blame, Error, ErrorKind},
 };
 
 /// When a client that met an agent's absence, or too much of a load, may ask again, in seconds.
@@ -75,13 +75,13 @@ pub(super) fn answer(error: &Error, absent: StatusCode) -> Response<ProxyBody> {
 /// A failure of hyper's, or of its client, as one of ours: of the kind that the stream below gave as the cause, if it
 /// was that.
 pub(super) fn error_of(error: impl StdError + Send + Sync + 'static) -> Error {
-    let (kind, safe) = match Error::find(&error) {
-        Some(ours) => (ours.kind(), ours.is_retry_safe()),
-        None if is_the_callers(&error) => (ErrorKind::Cancelled, false),
+    let (kind, blame, safe) = match Error::find(&error) {
+        Some(ours) => (ours.kind(), ours.blame(), ours.is_retry_safe()),
+        None if is_the_callers(&error) => (ErrorKind::Cancelled, Blame::Caller, false),
         // The service speaks no HTTP, or closed in the midst of it.
-        None => (ErrorKind::PeerReset, false),
+        None => (ErrorKind::PeerReset, Blame::Target, false),
     };
-    Error::with_source(kind, error).retry_safe(safe)
+    Error::with_source(kind, error).blamed_on(blame).retry_safe(safe)
 }
 
 /// Whether it was the body of the request that failed.

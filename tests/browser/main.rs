@@ -8,6 +8,7 @@
 mod chaos;
 mod crowd;
 mod hostile;
+mod hung;
 #[path = "../support/plan.rs"]
 #[expect(dead_code, reason = "the kill tests use the rest")]
 mod plan;
@@ -18,6 +19,7 @@ mod process;
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use chaos::Chaos;
+use hung::Hung;
 use plan::How;
 use process::Program;
 use tokio::{
@@ -39,14 +41,15 @@ struct Fleet {
     between: Chaos,
     gateway: Program,
     sandboxes: Vec<(String, Program)>,
-    guarded: Option<Program>,
+    guarded: Option<(Program, SocketAddr)>,
+    hung: Hung,
 }
 
 impl Fleet {
     async fn new() -> Self {
         let (gateway, addr) = gateway("127.0.0.1:0", "--domain localhost").await;
         let between = Chaos::start(addr, None).await;
-        let mut fleet = Self { addr, between, gateway, sandboxes: Vec::new(), guarded: None };
+        let mut fleet = Self { addr, between, gateway, sandboxes: Vec::new(), guarded: None, hung: Hung::default() };
         for name in ["desktop-ada", "desktop-bob"] {
             fleet.start(name).await;
         }
@@ -55,6 +58,10 @@ impl Fleet {
 
     async fn start(&mut self, key: &str) {
         let server = if key == "desktop-ada" { self.between.addr } else { self.addr };
+        self.start_at(server, key).await;
+    }
+
+    async fn start_at(&mut self, server: SocketAddr, key: &str) {
         let sandbox = Program::start(&format!("sandbox --server http://{server} --key {key} --token {TOKEN}"));
         sandbox.logs("connected").await;
         self.sandboxes.push((key.to_owned(), sandbox));
@@ -82,12 +89,21 @@ impl Fleet {
             ["guarded"] => {
                 let flags = format!("--domain localhost --caller-token {CALLER_TOKEN}");
                 let (program, addr) = gateway("127.0.0.1:0", &flags).await;
-                self.guarded = Some(program);
+                self.guarded = Some((program, addr));
                 return addr.port().to_string();
+            }
+            ["hang"] => self.hung.start(self.guarded()).await,
+            ["late"] => {
+                self.hung.asked().await;
+                self.start_at(self.guarded(), "desktop-eve").await;
             }
             _ => panic!("the browser's side asks for {order:?}"),
         }
         "done".to_owned()
+    }
+
+    fn guarded(&self) -> SocketAddr {
+        self.guarded.as_ref().expect("it was asked for").1
     }
 }
 

@@ -224,6 +224,26 @@ try {
   await guarded.getByText("No sandbox has dialled in yet.").waitFor();
   step("the token opens the page once, and then its cookie");
 
+  await guarded.evaluate(() => {
+    const { createObjectURL, revokeObjectURL } = URL;
+    window.pictures = new Set();
+    URL.createObjectURL = (blob) => (window.pictures.add(createObjectURL(blob)), [...window.pictures].at(-1));
+    URL.revokeObjectURL = (url) => (window.pictures.delete(url), revokeObjectURL(url));
+  });
+  await tell("hang"); // more desktops than a browser has connections; they are asked, and never answer
+  await is(guarded, "desktop-hung-7", "connected");
+  await tell("late");
+  await is(guarded, "desktop-eve", "connected");
+  await desktop(guarded, "desktop-eve");
+  const shot = await guarded.evaluate(() => document.querySelector('[data-key="desktop-eve"] .shot img').src);
+  await until(guarded, (shot) => document.querySelector('[data-key="desktop-eve"] .shot img').src !== shot, shot);
+  assert.equal(await guarded.locator("body.stale").count(), 0);
+  assert.equal(await guarded.evaluate(() => window.pictures.size), 1, "only the picture that is shown is kept");
+  await guarded.locator("#find").fill("hung");
+  await row(guarded, "desktop-eve").waitFor({ state: "detached" });
+  assert.equal(await guarded.evaluate(() => window.pictures.size), 0);
+  step("desktops that hang hold up neither the page nor others' pictures");
+
   assert.deepEqual(faults, []);
 } finally {
   await browser.close();

@@ -1,17 +1,31 @@
 //! What passes through a proxy: registrations in both protocols, requests, WebSockets, events as they come, HTTP/2.
 
+use std::{net::SocketAddr, sync::Arc};
+
 use axum::body::Body;
 use http::{Method, Request, header};
-use hyper::{client::conn::http2, ext::Protocol};
+use hyper::{
+    client::conn::{http1, http2},
+    ext::Protocol,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, crypto::ring, pki_types::ServerName},
+};
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use crate::{
     load::{check, load},
     middlebox::{Kind, Settings},
     process::DEADLINE,
-    world::{CALLER, Echo, World, agent, next, text},
+    unverified::Unverified,
+    world::{CALLER, Echo, PROXY, World, agent, next, text},
 };
 
 /// More than any proxy takes into a buffer, and than nginx lets pass by default.
@@ -93,4 +107,55 @@ async fn http2_at_the_edge(kind: Kind) {
         let io = TokioIo::new(hyper::upgrade::on(&mut answer).await.expect("a stream"));
         Echo(WebSocketStream::from_raw_socket(io, Role::Client, None).await).says("hello").await;
     }
+}
+
+#[tokio::test]
+async fn behind_nginx_services_see_who_asks_and_whether_by_https() {
+    services_see_who_asks(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn behind_haproxy_services_see_who_asks_and_whether_by_https() {
+    services_see_who_asks(Kind::Haproxy).await;
+}
+
+/// As the edge says it; of what a caller says of itself only the beginning of the chain is left.
+async fn services_see_who_asks(kind: Kind) {
+    let mut world = World::new(kind, Settings::default(), "").await;
+    world.agent("a", "--protocol native").await;
+    let faces = world.middlebox.faces;
+    let plain = TcpStream::connect(faces.plain).await.unwrap();
+    assert_eq!(asked(plain, faces.plain).await, seen(faces.plain, "http"));
+    let tls = tls(TcpStream::connect(faces.tls).await.unwrap()).await;
+    assert_eq!(asked(tls, faces.tls).await, seen(faces.tls, "https"));
+}
+
+fn seen(edge: SocketAddr, proto: &str) -> String {
+    format!(
+        "x-forwarded-for: 6.6.6.6, {PROXY}, {PROXY}\nx-forwarded-host: {edge}\nx-forwarded-proto: {proto}\n\
+         x-real-ip: {PROXY}\n"
+    )
+}
+
+/// What the service is told of one who tells lies.
+async fn asked(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, edge: SocketAddr) -> String {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let request = Request::get("/proxy/a/asked").header(header::HOST, edge.to_string());
+    let request = request.header(header::AUTHORIZATION, CALLER);
+    let lies = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-host", "evil"), ("x-forwarded-proto", "gopher")];
+    let more = [("x-real-ip", "6.6.6.6"), ("forwarded", "for=6.6.6.6")];
+    let request = lies.into_iter().chain(more).fold(request, |request, (name, lie)| request.header(name, lie));
+    let answer = timeout(DEADLINE, sender.send_request(request.body(Body::empty()).unwrap())).await;
+    text(answer.expect("in time").expect("an answer")).await
+}
+
+/// TLS as a browser has it that was told to go on.
+async fn tls(io: TcpStream) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    let provider = ring::default_provider();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider.clone())).with_safe_default_protocol_versions();
+    let anyone = Arc::new(Unverified::new(provider));
+    let config = config.unwrap().dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+    let connected = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("edge").unwrap(), io);
+    timeout(DEADLINE, connected).await.expect("in time").expect("TLS")
 }

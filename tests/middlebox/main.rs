@@ -19,6 +19,8 @@ mod middlebox;
 mod process;
 mod reload;
 mod service;
+#[path = "../../examples/probe/unverified.rs"]
+mod unverified;
 #[path = "../../examples/sandbox/websocket.rs"]
 mod websocket;
 mod world;

@@ -1,4 +1,5 @@
-//! A local service behind an agent: bodies that can be checked, events when the test says so, and an echo.
+//! A local service behind an agent: bodies that can be checked, events when the test says so, an echo, and what it was
+//! told of who asks.
 
 use std::net::SocketAddr;
 
@@ -6,7 +7,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Request},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -49,6 +50,7 @@ fn router(events: broadcast::Sender<String>) -> Router {
         .route("/up", post(up))
         .route("/events", get(move || async move { told(events.subscribe()) }))
         .route("/echo", get(echo))
+        .route("/asked", get(asked))
 }
 
 async fn up(body: Body) -> (StatusCode, String) {
@@ -63,6 +65,18 @@ fn told(events: broadcast::Receiver<String>) -> impl IntoResponse {
     let said = stream::unfold(events, |mut events| async move { Some((events.recv().await.ok()?, events)) });
     let told = stream::once(async { "begun".to_owned() }).chain(said).map(|event| format!("data: {event}\n\n"));
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(told.map(Ok::<_, std::convert::Infallible>)))
+}
+
+/// A line for each header that proxies say it by: its name and its values.
+async fn asked(headers: HeaderMap) -> String {
+    let is_said = |name: &&str| name.starts_with("x-forwarded-") || ["x-real-ip", "forwarded"].contains(name);
+    let mut names: Vec<_> = headers.keys().map(|name| name.as_str()).filter(is_said).collect();
+    names.sort_unstable();
+    let text = |name: &&str| {
+        let values = headers.get_all(*name).iter().map(|value| value.to_str().expect("text"));
+        format!("{name}: {}\n", values.collect::<Vec<_>>().join(", "))
+    };
+    names.iter().map(text).collect()
 }
 
 async fn echo(request: Request) -> Response {

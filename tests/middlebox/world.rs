@@ -31,6 +31,9 @@ use crate::{
 /// What agents show.
 const TOKEN: &str = "agents-secret";
 
+/// From where proxies ask the gateway, as this machine chooses it.
+pub(crate) const PROXY: &str = "127.0.0.1";
+
 /// What callers show: behind a proxy all of them are strangers.
 pub(crate) const CALLER: &str = "Bearer callers-secret";
 
@@ -52,7 +55,7 @@ impl World {
     /// A world whose gateway and agents are started with these flags, and that has no agents yet.
     pub(crate) async fn new(kind: Kind, settings: Settings, flags: &'static str) -> Self {
         let mut program = Program::start(&format!(
-            "gateway --listen 127.0.0.1:0 --token {TOKEN} --caller-token callers-secret {flags}"
+            "gateway --listen 127.0.0.1:0 --token {TOKEN} --caller-token callers-secret --trusted-proxy {PROXY} {flags}"
         ));
         let line = program.line().await;
         let gateway = line.strip_prefix("listening on http://").expect("where it listens").parse().expect("an address");

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{Method, header};
 use serde_json::Value;
 
-use crate::{Gateway, raw, service::Service, text};
+use crate::{Gateway, process::Program, raw, service::Service, text};
 
 const GATED: [&str; 5] =
     ["/stats", "/metrics", "/proxy/a/", "/api/v1/external-agents/a/screenshot", "/api/v1/external-agents/a/ws/stream"];
@@ -34,6 +34,17 @@ async fn callers_show_the_callers_token_and_sandboxes_never_see_it() {
     let (status, seen) = text(ask("/proxy/a/", "Bearer callers-secret").await).await;
     assert_eq!(status, 200);
     assert!(!seen.contains("authorization") && !seen.contains("callers-secret"), "{seen}");
+}
+
+#[tokio::test]
+async fn tokens_come_from_the_environment_too_and_no_help_shows_them() {
+    let env = [("RUNNER_TOKEN", "agents-secret"), ("CALLER_TOKEN", "callers-secret")];
+    let gateway = Gateway::of(Program::start_with("gateway --listen 127.0.0.1:0", &env)).await;
+    assert_eq!(gateway.get("/stats").await.status(), 401);
+    let request = gateway.build(Method::GET, "/stats").header(header::AUTHORIZATION, "Bearer callers-secret");
+    assert_eq!(gateway.request(request.body(Body::empty()).unwrap()).await.status(), 200);
+    let help = Program::run("gateway --help", &env).await.stdout;
+    assert!(help.contains("CALLER_TOKEN") && !help.contains("secret"), "{help}");
 }
 
 #[tokio::test]

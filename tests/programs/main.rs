@@ -9,12 +9,14 @@ mod cookies;
 mod descriptors;
 mod dialback;
 mod domain;
+mod forwarded;
 mod guesses;
 mod life;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/plan.rs"]
 mod plan;
+mod ports;
 mod probe;
 #[path = "../support/process.rs"]
 mod process;
@@ -67,7 +69,11 @@ impl Gateway {
     }
 
     async fn at(listen: &str, flags: &str) -> Self {
-        let mut program = Program::start(&format!("gateway --listen {listen} --token {TOKEN} {flags}"));
+        Self::of(Program::start(&format!("gateway --listen {listen} --token {TOKEN} {flags}"))).await
+    }
+
+    /// One that was started.
+    async fn of(mut program: Program) -> Self {
         let line = program.line().await;
         let addr = line.strip_prefix("listening on http://").expect("where it listens").parse().expect("an address");
         Self { program, addr, client: Client::builder(TokioExecutor::new()).build_http() }

@@ -52,6 +52,14 @@ fn assert_well(ended: &Ended) {
     assert!(ended.stdout.ends_with("\nno fault found\n"), "{ended:?}");
 }
 
+/// Asserts that no fault was found where these steps could not be looked at.
+#[track_caller]
+fn assert_unseen(ended: &Ended, steps: &str) {
+    assert_eq!(ended.status.code(), Some(20), "{ended:?}");
+    let last = format!("\nno fault found; not looked at: {steps} (exit code 20)\n");
+    assert!(ended.stdout.ends_with(&last), "{ended:?}");
+}
+
 /// What a step said, by the doctor's `--json`.
 #[track_caller]
 fn step(ended: &Ended, name: &str) -> Value {

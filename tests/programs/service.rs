@@ -73,12 +73,13 @@ fn hold(events: mpsc::UnboundedSender<&'static str>) -> Body {
     Body::from_stream(begun.chain(stream::pending()).inspect(move |_| _ = &held))
 }
 
-/// What arrived: method, target, headers.
+/// What arrived: method, target, headers, of which those of one name are one list.
 async fn mirror(request: Request) -> Json<Value> {
-    let headers: Map<_, _> = request
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
-        .collect();
+    let texts = |name| {
+        let values = request.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values.collect::<Vec<_>>().join(", ")
+    };
+    let headers: Map<_, _> =
+        request.headers().keys().map(|name| (name.to_string(), Value::from(texts(name)))).collect();
     Json(json!({ "method": request.method().as_str(), "target": request.uri().to_string(), "headers": headers }))
 }

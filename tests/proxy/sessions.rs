@@ -15,7 +15,7 @@ use http_body_util::{Empty, Full};
 use hyper::{body::Incoming, server::conn::http1 as server};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use revdial::{
-    Error, ErrorKind, TargetName, TunnelStream,
+    Blame, Error, ErrorKind, TargetName, TunnelStream,
     agent::Listener,
     connman::{ConnectionManager, FixedGrace},
     proxy::{MaxWait, Proxy, ProxyBody},
@@ -177,6 +177,22 @@ async fn a_request_that_nobody_accepts_fails_in_time_with_and_without_early_data
         let answer = proxy.try_forward(&key, &target, request);
         let answer = tokio::time::timeout(Duration::from_secs(11), answer).await.expect("within ten seconds");
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::DialTimeout);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dial_timeout_is_over_the_agents_answer_only_where_the_dial_waits_for_that() {
+    for (early_data, seconds, blame) in [(true, 10, Blame::Agent), (false, 5, Blame::Caller)] {
+        let (connman, builder) = manager();
+        // Nobody accepts.
+        let (_listener, _agent) = agent(&connman).await;
+        let proxy: Proxy<Empty<Bytes>> = builder.dial_timeout(Duration::from_secs(5)).early_data(early_data).build();
+        let asked = Instant::now();
+        let (key, target) = (key(), TargetName::default());
+        let failed = proxy.try_forward(&key, &target, Request::get("/").body(Empty::new()).unwrap()).await;
+        let error = failed.expect_err("there is no answer");
+        assert_eq!((error.blame(), proxy.answer(&error).status().as_u16()), (blame, 504));
+        assert_eq!(asked.elapsed().as_secs(), seconds, "early data: {early_data}");
     }
 }
 

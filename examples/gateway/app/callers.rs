@@ -29,7 +29,7 @@ use super::{
     App, cookies,
     domain::{self, Domain},
     guesses::Guesses,
-    page,
+    page, peer,
 };
 
 /// Where the form with the token is sent to, at every host name.
@@ -79,7 +79,8 @@ impl Callers {
                     });
                 }
             }
-            None if !caller.ip().to_canonical().is_loopback() || is_proxied(request.headers()) => {
+            // With a proxy on this machine everybody comes from this machine.
+            None if !caller.ip().to_canonical().is_loopback() || peer::is_proxied(request.headers()) => {
                 return Err(Refused::Elsewhere);
             }
             None if self.is_misled(request) => return Err(Refused::Misled),
@@ -193,11 +194,6 @@ pub(crate) async fn login(
         Ok(false) => page::login(true, Some("That is not the token.")),
         Err(refused) => refused.into_response(),
     }
-}
-
-/// Whether a proxy says that it asks for somebody else: with one on this machine everybody comes from this machine.
-fn is_proxied(headers: &HeaderMap) -> bool {
-    ["x-forwarded-for", "x-real-ip", "forwarded", "via"].iter().any(|name| headers.contains_key(*name))
 }
 
 /// Whether a page of another origin asks, as browsers tell. A link that somebody follows to here is none of its doing;

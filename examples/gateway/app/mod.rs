@@ -5,7 +5,7 @@
 //! | [`callers`] | who may use it: by token, by cookie, from this machine |
 //! | [`guesses`] | how often callers may show a wrong token |
 //! | [`cookies`] | the gateway's cookie, and what sandboxes may say of cookies |
-//! | [`peer`] | from where a request comes, also through a proxy |
+//! | [`peer`] | from where a request comes, also through a proxy, and which proxy is believed |
 //! | [`paths`] | sandboxes below paths of the gateway |
 //! | [`domain`] | sandboxes at host names of their own |
 //! | [`fleet`] | what `/stats` tells |
@@ -76,7 +76,7 @@ struct App {
 /// An app that can be served, and told to go down.
 pub(crate) struct Gateway {
     pub(crate) router: Router,
-    connman: ConnectionManager,
+    pub(crate) connman: ConnectionManager,
     phase: Phase,
 }
 
@@ -97,8 +97,7 @@ impl Gateway {
         let tunnels = RevDialLayer::new(connman.clone(), agents).session(session)?.peer_addr(peer::of);
         let app = App {
             connman: connman.clone(),
-            // For X-Forwarded-For.
-            proxy: Proxy::builder(connman.clone()).peer(|parts| peer::of(parts).map(|addr| addr.ip())).build(),
+            proxy: Proxy::builder(connman.clone()).peer(peer::of_connection).trusted(peer::is_trusted).build(),
             callers: Callers::new(settings.caller_token, settings.domain.clone())?,
             domain: settings.domain,
             trusted_proxy: settings.trusted_proxy,

@@ -14,9 +14,28 @@ use axum::{
 
 use super::App;
 
-/// As it was told by axum, or by [`behind_the_proxy`].
+/// The connection that a request came by, whose other end may be a proxy's.
+#[derive(Debug, Clone, Copy)]
+struct Hop {
+    peer: IpAddr,
+    is_trusted: bool,
+    /// Who asks, if that is known: behind a proxy only the trusted one tells.
+    asks: Option<SocketAddr>,
+}
+
+/// Who asks, for the tunnels' layer: nobody is shut out for what others do who come through the same proxy.
 pub(crate) fn of(parts: &Parts) -> Option<SocketAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
+    parts.extensions.get::<Hop>()?.asks
+}
+
+/// The other end of the connection, for X-Forwarded-For.
+pub(crate) fn of_connection(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<Hop>().map(|hop| hop.peer)
+}
+
+/// Whether it is the trusted proxy, which has said more of who asks, and how.
+pub(crate) fn is_trusted(parts: &Parts) -> bool {
+    parts.extensions.get::<Hop>().is_some_and(|hop| hop.is_trusted)
 }
 
 /// Has what comes from the trusted proxy come from that one's peer. The port is not told: it is 0.
@@ -26,12 +45,24 @@ pub(crate) async fn behind_the_proxy(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if app.trusted_proxy.is_some_and(|proxy| proxy.to_canonical() == peer.ip().to_canonical())
-        && let Some(ip) = last_forwarded_for(request.headers())
-    {
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(ip, 0)));
+    let is_trusted = app.trusted_proxy.is_some_and(|proxy| proxy.to_canonical() == peer.ip().to_canonical());
+    let asks = if is_trusted {
+        last_forwarded_for(request.headers()).map(|ip| SocketAddr::new(ip, 0))
+    } else {
+        // Where none is trusted it may be a proxy; elsewhere whoever writes such headers is none of ours.
+        let may_be_a_proxy = app.trusted_proxy.is_none() && is_proxied(request.headers());
+        (!may_be_a_proxy).then_some(peer)
+    };
+    if let Some(asks) = asks {
+        request.extensions_mut().insert(ConnectInfo(asks));
     }
+    request.extensions_mut().insert(Hop { peer: peer.ip(), is_trusted, asks });
     next.run(request).await
+}
+
+/// Whether a proxy says that it asks for somebody else.
+pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
+    ["x-forwarded-for", "x-real-ip", "forwarded", "via"].iter().any(|name| headers.contains_key(*name))
 }
 
 /// What the proxy itself has written: callers write what comes before.

@@ -5,7 +5,8 @@
 const POLL_MS = 2000; // between two looks at the counts
 const SOON_MS = 150; // events that come together are one look
 const PATIENCE_MS = 10000;
-const SHOT_MS = 5000; // between two screenshots of a desktop in view
+const SHOT_MS = 5000; // between two screenshots of a desktop in view, and for how long one is waited for
+const SHOTS = 3; // at once: a browser has six connections to a host, and the counts and the events want theirs
 const PAGE = 50; // rows at a time
 const POINTS = 30; // of a sparkline: a minute
 const MAX_EVENTS = 12;
@@ -133,12 +134,28 @@ const inView = new IntersectionObserver((entries) => {
   for (const entry of entries) rows.get(entry.target.dataset.key)?.shot?.seen(entry.isIntersecting);
 });
 
+// Whoever may ask for a screenshot, and those who wait for that.
+const shots = { running: 0, waiting: [] };
+
+async function inTurn(take) {
+  if (shots.running === SHOTS) await new Promise((go) => shots.waiting.push(go));
+  else shots.running += 1;
+  try {
+    await take();
+  } finally {
+    const go = shots.waiting.shift();
+    if (go) go();
+    else shots.running -= 1;
+  }
+}
+
 class Shot {
   constructor(row) {
     this.row = row;
     this.image = row.find(".shot img");
     this.image.alt = `Screenshot of ${row.key}`;
     this.visible = false;
+    this.stopped = new AbortController();
     inView.observe(row.node);
   }
 
@@ -150,24 +167,43 @@ class Shot {
   // One after the other; none of a desktop in grace, since it would wait there.
   async take() {
     this.timer = null;
-    if (this.visible && !document.hidden && this.row.state === "connected") {
-      const next = new Image();
-      next.src = `${this.row.base}/screenshot?at=${Date.now()}`;
-      try {
-        await next.decode();
-        this.image.src = next.src;
-        this.image.hidden = false;
-      } catch {
-        // The last one stays.
-      }
+    try {
+      await inTurn(() => this.show());
+    } catch {
+      // The last one stays.
     }
-    if (this.timer === null) this.timer = setTimeout(() => this.take(), SHOT_MS);
+    if (!this.stopped.signal.aborted) this.timer = setTimeout(() => this.take(), SHOT_MS);
+  }
+
+  async show() {
+    if (!this.visible || document.hidden || this.row.state !== "connected") return;
+    const signal = AbortSignal.any([this.stopped.signal, AbortSignal.timeout(SHOT_MS)]);
+    const answer = await fetch(`${this.row.base}/screenshot`, { signal, cache: "no-store", priority: "low" });
+    const picture = await answer.blob();
+    if (!answer.ok || !picture.type.startsWith("image/")) return;
+    const next = new Image();
+    next.src = URL.createObjectURL(picture);
+    try {
+      await next.decode();
+      signal.throwIfAborted();
+    } catch (why) {
+      URL.revokeObjectURL(next.src);
+      throw why;
+    }
+    this.forget();
+    this.image.src = next.src;
+    this.image.hidden = false;
+  }
+
+  forget() {
+    if (this.image.src) URL.revokeObjectURL(this.image.src);
   }
 
   stop() {
+    this.stopped.abort();
     clearTimeout(this.timer);
-    this.timer = 0;
     this.visible = false;
+    this.forget();
     inView.unobserve(this.row.node);
   }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{Router, extract::Request, routing::get};
 use futures_util::{SinkExt, StreamExt, future::join_all};
-use http::Uri;
+use http::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use revdial::{
     AgentKey, TargetName,
@@ -53,14 +53,19 @@ pub(crate) async fn idle(gateway: &Gateway, up_to: Option<Duration>) -> Outcome<
         return Ok(Passed::skip("not asked for (--idle-up-to)", ()));
     };
     let Some(token) = &gateway.token else {
-        return Ok(Passed::skip("no RUNNER_TOKEN here; the probe needs one for a key of its own", ()));
+        return Ok(Passed::unseen(&["idle"], "no RUNNER_TOKEN here; the probe needs one for a key of its own", ()));
     };
     let key = own_key();
     let mut tasks = JoinSet::new();
     if let Err(why) = answer_as(&key, gateway, token, &mut tasks).await {
-        return Ok(Passed::skip(format!("the probe cannot connect as {key}: {why}"), ()));
+        return Ok(Passed::unseen(&["idle"], format!("the probe cannot connect as {key}: {why}"), ()));
     }
     let path = gateway.way.server.through(&key, &TargetName::default(), "/");
+    let asked = gateway.ask(gateway.call(&path)?).await;
+    let asked = asked.map_err(|why| why.blamed(Fault::Upgrade, "the way does not work", "the gateway's log"))?;
+    if asked.status == StatusCode::NOT_FOUND {
+        return Ok(Passed::unseen(&["idle"], "404: the gateway has no /proxy, which would lead to the probe", ()));
+    }
     let rungs = join_all((1..=RUNGS).map(|rung| leave_alone(gateway, &path, up_to / RUNGS * rung))).await;
     judge(&rungs.into_iter().collect::<Result<Vec<_>, _>>()?, up_to)
 }

@@ -139,7 +139,8 @@ impl Tunnel {
             return Err(told(gateway, kind, &self.key, target));
         }
         if !self.is_known && answer.status == StatusCode::NOT_FOUND {
-            return Ok(Passed::skip("404: perhaps the gateway has no /proxy either", ()));
+            let why = "404: perhaps the gateway has no /proxy either";
+            return Ok(Passed::unseen(&["tunnel", "target"], why, ()));
         }
         Ok(Passed::ok(format!("the service answers {} ({})", answer.status, took(answer.took)), ()))
     }

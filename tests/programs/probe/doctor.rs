@@ -10,7 +10,7 @@ use revdial::{
 };
 use tokio::{net::TcpListener, time::timeout};
 
-use super::{assert_well, at, probe, sandbox, step};
+use super::{assert_unseen, assert_well, at, probe, sandbox, step};
 use crate::{
     Gateway, TOKEN,
     process::{DEADLINE, Program},
@@ -96,7 +96,7 @@ async fn nobody_is_displaced_either_where_all_are_let_in_and_subprotocols_do_not
     let before = connman.list();
     for key in ["a", "b"] {
         let ended = at(&format!("http://{addr}"), &format!("doctor --key {key} --token wrong")).await;
-        assert_well(&ended);
+        assert_unseen(&ended, "tunnel, target"); // it may not even be there
         assert!(ended.stdout.contains("ok    auth        nobody is asked for a token\n"), "{ended:?}");
         assert!(ended.stdout.contains("skip  tunnel      the gateway has no /stats\n"), "{ended:?}");
     }
@@ -106,10 +106,30 @@ async fn nobody_is_displaced_either_where_all_are_let_in_and_subprotocols_do_not
 }
 
 #[tokio::test]
+async fn a_server_without_the_gateways_routes_is_well_and_says_nothing_of_what_is_behind_it() {
+    let (addr, _connman) = open_server().await;
+    let server = format!("http://{addr}");
+    assert_well(&at(&server, "doctor").await);
+    let ended = at(&server, "doctor --key b --json").await;
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&report["exit_code"], &report["first_fault"]), (&20.into(), &serde_json::Value::Null), "{report}");
+    assert_eq!(report["not_looked_at"], serde_json::json!(["tunnel", "target"]), "{report}");
+    let ended = at(&server, "doctor --token any --idle-up-to 1s").await;
+    assert_unseen(&ended, "idle");
+    assert!(ended.stdout.contains("skip  idle        404: the gateway has no /proxy"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn the_exit_codes_are_in_the_help_and_wrong_command_lines_end_with_2() {
     let ended = Program::run("probe --help", &[]).await;
     assert!(ended.status.success());
-    for line in ["10  name:", "16  tunnel: no connection", "17  tunnel: time-out", "18  target: connection refused"] {
+    for line in [
+        "10  name:",
+        "16  tunnel: no connection",
+        "17  tunnel: time-out",
+        "18  target: connection refused",
+        "20  no fault",
+    ] {
         assert!(ended.stdout.contains(line), "no {line:?}: {ended:?}");
     }
     for (command, named) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    assert_fault, assert_well, at, probe,
+    assert_fault, assert_unseen, assert_well, at, probe,
     servers::{Ends, impatient},
     step,
 };
@@ -32,11 +32,13 @@ async fn where_nothing_cuts_idle_connections_live_and_no_key_is_left_behind() {
 }
 
 #[tokio::test]
-async fn without_a_token_for_a_key_of_its_own_the_probe_leaves_it_out() {
+async fn without_a_token_for_a_key_of_its_own_the_probe_says_that_it_did_not_look() {
     let gateway = Gateway::new().await;
-    let ended = probe(&gateway, "doctor --idle-up-to 1s --json").await;
-    assert_eq!(step(&ended, "idle")["verdict"], "skip", "{ended:?}");
+    let ended = probe(&gateway, "doctor --idle-up-to 1s").await;
+    assert_unseen(&ended, "idle");
+    assert!(ended.stdout.contains("skip  idle        no RUNNER_TOKEN here"), "{ended:?}");
     let ended = probe(&gateway, "doctor --idle-up-to 1s --token wrong --json").await;
+    assert_eq!(ended.status.code(), Some(15), "the fault goes before: {ended:?}");
     let idle = step(&ended, "idle");
     assert_eq!(idle["verdict"], "skip", "{ended:?}");
     assert!(idle["what"].as_str().is_some_and(|what| what.contains("401")), "{idle}");
