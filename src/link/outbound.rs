@@ -56,8 +56,13 @@ impl Tail {
         &self.buffer[self.start..self.end]
     }
 
-    /// Room for so many more bytes, to be filled.
+    /// Room for so many more bytes, to be filled. What is written gives its place up once the rest is no more than that:
+    /// on a wire that is always behind, all that was ever sent would stay.
     fn grow(&mut self, by: usize) -> &mut [u8] {
+        if self.buffer.len() < self.end + by && self.start >= self.unsent().len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         let start = self.end;
         self.end += by;
         if self.buffer.len() < self.end {
@@ -167,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::link::{
-        header::{Opcode, rotated},
+        header::{Opcode, mask, rotated},
         pipe::{Pace, Pipe},
     };
 
@@ -250,6 +255,24 @@ mod tests {
             assert_eq!(outbound.len(), expected.len() - cut);
             assert!(written(outbound).0 == expected[cut..], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_wire_that_is_always_behind_has_what_was_written_leave_the_buffer() {
+        let mut outbound = Outbound::default();
+        let (mut plain, mut written) = (Vec::new(), Vec::new());
+        for at in 0..1000 {
+            let more = bytes(1000 + at % 7);
+            outbound.push(more.clone(), Some(rotated(KEY, plain.len())));
+            plain.extend_from_slice(&more);
+            let some = outbound.len().saturating_sub(1 + at % 5);
+            written.extend_from_slice(&outbound.tail.unsent()[..some]);
+            outbound.advance(some);
+            assert!(!outbound.is_empty() && outbound.tail.buffer.capacity() < 8 * 1024);
+        }
+        written.extend_from_slice(outbound.tail.unsent());
+        mask(&mut written, KEY);
+        assert!(written == plain);
     }
 
     #[test]
