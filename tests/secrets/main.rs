@@ -20,16 +20,16 @@ mod ways;
 
 use http::Uri;
 
-const SECRET: &str = "marked-9f27c1-secret";
-const WRONG: &str = "marked-77ab03-wrong";
+const SECRET: &str = "marked-9f27qk-secret";
+const WRONG: &str = "marked-77avx3-wrong";
 /// What a user of a service shows to it.
-const USERS: &str = "marked-5e880d-user";
-const COOKIE: &str = "marked-c4f1aa-cookie";
+const USERS: &str = "marked-5e8w0z-user";
+const COOKIE: &str = "marked-c4fjra-cookie";
 /// A proxy's password, and one that it does not take.
-const PROXYS: &str = "marked-31d2be-proxy";
-const PROXYS_WRONG: &str = "marked-e09a66-proxy";
+const PROXYS: &str = "marked-31dzpe-proxy";
+const PROXYS_WRONG: &str = "marked-e0ty66-proxy";
 
-/// Those above, and as much of them as would give them away.
+/// Those above, and as much of them as would give them away; which no random bytes in hex can be, as libraries tell some.
 fn marked() -> Vec<Vec<u8>> {
     let all = [SECRET, WRONG, USERS, COOKIE, PROXYS, PROXYS_WRONG];
     all.iter().flat_map(|secret| [secret.as_bytes(), &secret.as_bytes()[7..13]]).map(<[u8]>::to_vec).collect()

@@ -89,7 +89,7 @@ async fn settled(status: &mut watch::Receiver<AgentStatus>) -> AgentStatus {
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the proxies take: `user` and [`PROXYS`].
-const CREDENTIALS: &str = "user:marked-31d2be-proxy";
+const CREDENTIALS: &str = "user:marked-31dzpe-proxy";
 
 /// Each line of a key alone would be a part of it.
 fn lines(pem: &str) -> Vec<Vec<u8>> {
