@@ -34,11 +34,15 @@ where
     addr
 }
 
-/// Reads a request's head.
+/// Reads a request's head. What is no HTTP is answered and left at once, as servers do.
 async fn head(tcp: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(tcp.read_u8().await?);
+        if !head[0].is_ascii_alphabetic() {
+            tcp.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await?;
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
     }
     Ok(String::from_utf8(head).expect("text"))
 }
