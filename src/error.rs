@@ -42,8 +42,8 @@ struct Inner {
 ///
 /// `Display` of the [`Error`] is the text, and [`as_str`](Self::as_str) the kind in lower case. A retry is safe if no
 /// byte can have reached the target; an error that came about before anything was sent is safe whatever its kind, and
-/// a `DialTimeout` of a stream with early data is not. It is the caller to whom a `DialTimeout` is to blame whose own
-/// [deadline](crate::connman::Dial::timeout) passed. The status is what the proxy answers; a 503 comes with `Retry-After`.
+/// a `DialTimeout` of a stream with early data is not. A `DialTimeout` is the caller's to blame where it was the caller's own
+/// [deadline](crate::connman::Dial::timeout) that passed. The status is what the proxy answers; a 503 comes with `Retry-After`.
 ///
 /// | kind | text | to blame | safe | status |
 /// | --- | --- | --- | --- | --- |

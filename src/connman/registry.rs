@@ -194,11 +194,16 @@ impl<T: Clone> Registry<T> {
     fn end_grace(&mut self, key: &AgentKey, at: Instant) {
         let ended = self.draining;
         let refusal = if ended.is_some() { Refusal::ShuttingDown } else { Refusal::ReconnectTimeout };
-        let drained = self.slots.get(key).is_some_and(|slot| slot.last_cause == Some(LossCause::Drained));
+        let drained = self.was_drained(key);
         if let Some(State::Grace { registration, kept, .. }) = self.vacate(key, &refusal, at) {
             let tunnel = kept.map(|kept| kept.tunnel);
             self.effects.push(Effect::Expired { registration, tunnel, ended, drained });
         }
+    }
+
+    /// Whether the key's agent went in order, last.
+    fn was_drained(&self, key: &AgentKey) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.last_cause == Some(LossCause::Drained))
     }
 
     /// Makes a key absent, for its last cause, and refuses who waits for it. Sessions that leave go on leaving.

@@ -280,6 +280,7 @@ impl<T: Clone> Registry<T> {
                 self.effects.push(Effect::Closed { registration, tunnel, code, told: false });
             }
         }
+        let drained = self.was_drained(key);
         self.set_last_cause(key, LossCause::Local(code));
         match self.vacate(key, refusal, now) {
             Some(State::Connected { kept: Kept { registration, tunnel, .. }, .. }) => {
@@ -290,7 +291,7 @@ impl<T: Clone> Registry<T> {
                 if let Some(Kept { registration, tunnel, .. }) = kept {
                     self.effects.push(Effect::Closed { registration, tunnel, code, told: false });
                 }
-                self.effects.push(Effect::Expired { registration, tunnel: None, ended: Some(code), drained: false });
+                self.effects.push(Effect::Expired { registration, tunnel: None, ended: Some(code), drained });
                 true
             }
             Some(State::Absent) | None => !leaving.is_empty(),
