@@ -13,7 +13,7 @@ use clap::Parser;
 use revdial::{
     AgentKey, TargetName,
     agent::{Agent, AgentStatus, Targets},
-    connman::ConnectionManager,
+    connman::{ConnectionManager, Dial},
     server::{RevDialLayer, SharedBearer},
 };
 use tokio::{
@@ -72,18 +72,22 @@ async fn forward(
         socket.set_nodelay(true)?;
         let dial = connman.dial(&key, &target);
         tokio::spawn(async move {
-            let failed = match dial.await {
-                Ok(mut stream) => match copy_bidirectional(&mut socket, &mut stream).await {
-                    Ok(_) => return,
-                    // Dropped, it would end as if all had been said.
-                    Err(error) => (stream.reset(), error.to_string()).1,
-                },
-                Err(error) => error.to_string(),
-            };
-            eprintln!("a connection failed: {failed}");
-            let _ = socket.set_zero_linger(); // RST, for the same reason
+            if let Err(why) = pass(&mut socket, dial).await {
+                eprintln!("a connection failed: {why}");
+                let _ = socket.set_zero_linger(); // RST: dropped, it would end as if all had been said
+            }
         });
     }
+}
+
+/// Copies both ways until both ends have said all.
+async fn pass(socket: &mut TcpStream, dial: Dial) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut stream = dial.await?;
+    let copied = copy_bidirectional(socket, &mut stream).await;
+    if copied.is_err() {
+        stream.reset(); // for the same reason
+    }
+    Ok(copied.map(drop)?)
 }
 
 /// An app that agents dial in to, and one that has, and forwards to this target.

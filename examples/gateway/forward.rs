@@ -49,7 +49,7 @@ impl Forward {
         Ok(says)
     }
 
-    /// As many wait for an agent as the connection manager lets wait.
+    /// As many wait for an agent as the connection manager lets wait, who hung up meanwhile included.
     async fn run(self, mut port: TcpListener, connman: ConnectionManager) {
         loop {
             let (socket, _) = Listener::accept(&mut port).await; // which waits where there are no more open files
@@ -68,17 +68,33 @@ impl Forward {
     }
 }
 
+/// A connection to the port. Dropped before it has been told all it is reset, so that what it was told is not taken for all.
+struct Caller {
+    socket: TcpStream,
+    has_all: bool,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if !self.has_all {
+            let _ = self.socket.set_zero_linger();
+        }
+    }
+}
+
 /// Copies both ways until both ends have said all.
-async fn pass(mut socket: TcpStream, dial: Dial) -> Result<(), String> {
+async fn pass(socket: TcpStream, dial: Dial) -> Result<(), String> {
     let _ = socket.set_nodelay(true);
-    let failed = match dial.await {
-        Ok(mut stream) => match copy_bidirectional(&mut socket, &mut stream).await {
-            Ok(_) => return Ok(()),
-            // Dropped, it would end as if all had been said.
-            Err(error) => (stream.reset(), error.to_string()).1,
-        },
-        Err(error) => error.to_string(),
-    };
-    let _ = socket.set_zero_linger(); // RST, for the same reason
-    Err(failed)
+    let mut caller = Caller { socket, has_all: false };
+    let mut stream = dial.await.map_err(|why| why.to_string())?;
+    match copy_bidirectional(&mut caller.socket, &mut stream).await {
+        Ok(_) => {
+            caller.has_all = true;
+            Ok(())
+        }
+        Err(why) => {
+            stream.reset();
+            Err(why.to_string())
+        }
+    }
 }

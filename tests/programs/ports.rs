@@ -11,7 +11,7 @@ use tokio::{
 use crate::{Gateway, process::DEADLINE};
 
 /// More than all windows and buffers on the way.
-const LENGTH: usize = 32 << 20;
+const LENGTH: usize = 16 << 20;
 
 /// Hears everything to its end before it answers, with the same and a word more.
 async fn echo() -> SocketAddr {

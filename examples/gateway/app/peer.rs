@@ -49,8 +49,8 @@ pub(crate) async fn behind_the_proxy(
     let asks = if is_trusted {
         last_forwarded_for(request.headers()).map(|ip| SocketAddr::new(ip, 0))
     } else {
-        // Where none is trusted it may be a proxy; elsewhere whoever writes such headers is none of ours.
-        let may_be_a_proxy = app.trusted_proxy.is_none() && is_proxied(request.headers());
+        // Where none is trusted one nearby may be a proxy; elsewhere whoever writes such headers is none of ours.
+        let may_be_a_proxy = app.trusted_proxy.is_none() && is_near(peer.ip()) && is_proxied(request.headers());
         (!may_be_a_proxy).then_some(peer)
     };
     if let Some(asks) = asks {
@@ -63,6 +63,14 @@ pub(crate) async fn behind_the_proxy(
 /// Whether a proxy says that it asks for somebody else.
 pub(crate) fn is_proxied(headers: &HeaderMap) -> bool {
     ["x-forwarded-for", "x-real-ip", "forwarded", "via"].iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether it is no address of the internet.
+fn is_near(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
 
 /// What the proxy itself has written: callers write what comes before.

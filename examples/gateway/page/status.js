@@ -7,6 +7,7 @@ const SOON_MS = 150; // events that come together are one look
 const PATIENCE_MS = 10000;
 const SHOT_MS = 5000; // between two screenshots of a desktop in view, and for how long one is waited for
 const SHOTS = 3; // at once: a browser has six connections to a host, and the counts and the events want theirs
+const PICTURES = ["image/png", "image/jpeg", "image/webp"]; // none that is a document, with scripts, of this origin
 const PAGE = 50; // rows at a time
 const POINTS = 30; // of a sparkline: a minute
 const MAX_EVENTS = 12;
@@ -180,7 +181,7 @@ class Shot {
     const signal = AbortSignal.any([this.stopped.signal, AbortSignal.timeout(SHOT_MS)]);
     const answer = await fetch(`${this.row.base}/screenshot`, { signal, cache: "no-store", priority: "low" });
     const picture = await answer.blob();
-    if (!answer.ok || !picture.type.startsWith("image/")) return;
+    if (!answer.ok || !PICTURES.includes(picture.type)) return;
     const next = new Image();
     next.src = URL.createObjectURL(picture);
     try {
