@@ -79,9 +79,16 @@ pub(crate) async fn agent(carrier: Carrier, gateway: SocketAddr, tunnel: usize) 
 fn session(carrier: Carrier) -> SessionConfig {
     match carrier {
         Carrier::NativeWide => {
-            // One stream may use a quarter of the budget, or what it is lent at first if that is more.
+            // One stream may use a quarter of the budget, or what it is lent at first if that is more. Few may be open, as each
+            // has its guaranteed part of the budget.
             let lent_credit = WIDE as u32 - SessionConfig::default().base_credit;
-            SessionConfig { send_bound: WIDE, recv_budget: WIDE, lent_credit, ..SessionConfig::default() }
+            SessionConfig {
+                max_streams: 16,
+                send_bound: WIDE,
+                recv_budget: WIDE,
+                lent_credit,
+                ..SessionConfig::default()
+            }
         }
         _ => SessionConfig::default(),
     }
