@@ -2,7 +2,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt,
+    fmt, iter,
     time::{Duration, SystemTime},
 };
 
@@ -166,15 +166,12 @@ impl Setback {
         }
     }
 
-    /// The chain of causes in one line, in our own words and those of the operating system.
+    /// The chain of causes in one line, in our own words and those of the operating system. A link that ended does not say
+    /// that the session was lost: it may go on.
     pub(crate) fn text(&self) -> String {
-        let mut text = self.error.to_string();
-        let mut next = self.error.source();
-        while let Some(error) = next {
-            text = format!("{text}: {error}");
-            next = error.source();
-        }
-        text
+        let kind = Some(self.error.to_string()).filter(|_| self.error.kind() != ErrorKind::SessionLost);
+        let causes = iter::successors(self.error.source(), |cause| (**cause).source()).map(ToString::to_string);
+        kind.into_iter().chain(causes).collect::<Vec<_>>().join(": ")
     }
 }
 

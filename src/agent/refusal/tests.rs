@@ -131,3 +131,13 @@ fn a_lost_link_is_the_only_end_retried_at_once() {
         assert_ne!(Setback::by_end(end, None).retry, Retry::AtOnce);
     }
 }
+
+#[test]
+fn a_link_that_ended_does_not_say_that_the_session_was_lost() {
+    for (end, text) in [(LinkEnd::Lost, "the link was lost"), (LinkEnd::Dead, "nothing was heard from the server")] {
+        let setback = Setback::by_end(end, None);
+        assert_eq!((setback.error.kind(), setback.text().as_str()), (ErrorKind::SessionLost, text));
+    }
+    let refused = Setback::by_status(StatusCode::UNAUTHORIZED, &HeaderMap::new(), "", now());
+    assert!(refused.text().starts_with(&format!("{}: ", refused.error)), "{}", refused.text());
+}
