@@ -19,11 +19,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     let (upkeep, process) = (metrics.clone(), Collector::default());
     process.describe();
+    process.collect();
     tokio::spawn(async move {
         loop {
-            process.collect();
             tokio::time::sleep(UPKEEP).await;
             upkeep.run_upkeep();
+            process.collect();
         }
     });
     Ok(metrics)
