@@ -65,13 +65,8 @@ const DELAYS: [u64; 3] = [20, 60, 150];
 /// The number of tunnels at which their memory is judged.
 const MANY: usize = 10_000;
 
-/// How many MiB ours may have in flight with its defaults.
-const IN_FLIGHT: u64 = 8;
-
-/// And with the bounds that are raised.
-const WIDE: u64 = 256;
-
-const MIB: u64 = 1024 * 1024;
+/// What ours may have in flight with its defaults.
+const IN_FLIGHT: f64 = 8.0 * 1024.0 * 1024.0;
 
 struct List<'a> {
     book: &'a Book,
@@ -164,25 +159,23 @@ impl List<'_> {
 
     fn delayed(&mut self) {
         for way in Way::BOTH {
-            for (of, mib) in [(Native, IN_FLIGHT), (NativeWide, WIDE)] {
-                DELAYS.into_iter().for_each(|ms| self.far(way, ms, of, mib));
+            for ms in DELAYS {
+                let quantity = Quantity::DelayedBulk(way, ms);
+                let figure = format!("{} ÷ min({}, 8 MiB ÷ {ms} ms)", quantity.name(), Tcp.name());
+                let most = IN_FLIGHT * 1000.0 / ms as f64;
+                let rounds = |carrier| self.book.rounds(quantity, carrier).iter();
+                let tcp = || rounds(Tcp).map(|tcp| tcp.min(most));
+                let measured = Spread::of(rounds(Native).zip(tcp()).map(|(ours, tcp)| ours / tcp).collect());
+                let reached = Spread::of(rounds(BareWide).zip(tcp()).map(|(bare, tcp)| bare.min(most) / tcp).collect());
+                self.add("A12", figure, measured, [AtLeast(0.6), AtLeast(0.9)]);
+                self.bounded_by(BareWide.name(), reached);
+            }
+            for ms in DELAYS {
+                let quantity = Quantity::DelayedBulk(way, ms);
+                self.over("A12", quantity, NativeWide, Tcp, [AtLeast(0.6), AtLeast(0.9)]);
+                self.bounded_by(BareWide.name(), self.book.ratio((quantity, BareWide), (quantity, Tcp)));
             }
         }
-    }
-
-    /// Over a long link, of one that may have so many MiB in flight: those in each round trip are the most that it can
-    /// reach, whatever TCP does that is bound by nothing.
-    fn far(&mut self, way: Way, ms: u64, of: Carrier, mib: u64) {
-        let quantity = Quantity::DelayedBulk(way, ms);
-        let name = if of == Native { String::new() } else { format!(", {}", of.name()) };
-        let figure = format!("{}{name} ÷ min({}, {mib} MiB ÷ {ms} ms)", quantity.name(), Tcp.name());
-        let most = (mib * MIB) as f64 * 1000.0 / ms as f64;
-        let rounds = |carrier| self.book.rounds(quantity, carrier).iter();
-        let tcp = || rounds(Tcp).map(|tcp| tcp.min(most));
-        let measured = Spread::of(rounds(of).zip(tcp()).map(|(ours, tcp)| ours / tcp).collect());
-        let reached = Spread::of(rounds(BareWide).zip(tcp()).map(|(bare, tcp)| bare.min(most) / tcp).collect());
-        self.add("A12", figure, measured, [AtLeast(0.6), AtLeast(0.9)]);
-        self.bounded_by(BareWide.name(), reached);
     }
 
     fn memory(&mut self) {
@@ -308,7 +301,7 @@ mod tests {
     fn more_than_may_be_in_flight_bounds_a_long_link_no_further() {
         let mut book = Book::default();
         let quantity = Quantity::DelayedBulk(Way::Up, 20);
-        let most = (IN_FLIGHT * MIB) as f64 * 1000.0 / 20.0;
+        let most = IN_FLIGHT * 1000.0 / 20.0;
         for (carrier, moved) in [(Native, most / 2.0), (BareWide, most * 3.0), (Tcp, most * 4.0)] {
             book.add(quantity, carrier, moved);
         }
