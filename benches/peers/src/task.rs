@@ -44,8 +44,8 @@ pub(crate) enum Task {
     Requests { n: u64, connections: u64 },
     /// So many bytes over so many open streams at once, until the reader has them.
     Bulk { bytes: u64, streams: u64, way: Way },
-    /// So many bytes over an open stream, twice without a pause. What the second half takes is its one latency: by then
-    /// windows have grown.
+    /// So many bytes over an open stream, three times without a pause. What the second time takes is its one latency: by
+    /// then windows have grown, and what is read ahead at its begin is so at its end.
     Flow { bytes: u64, way: Way },
     /// GETs one after the other for so long, beside bulk data in the same tunnel if there is a way for it.
     Beside { way: Option<Way>, millis: u64 },

@@ -138,21 +138,19 @@ pub(crate) async fn beside(
 /// So many bytes over an open stream, until the reader has them.
 pub(crate) async fn transfer(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) {
     ask(pipe, way, bytes).await;
-    match way {
-        Way::Up => {
-            give(pipe, bytes).await;
-            pipe.read_u8().await.expect("an open stream");
-        }
-        Way::Down => take(pipe, bytes).await,
+    if way == Way::Up {
+        give(pipe, bytes).await;
     }
+    arrival(pipe, way, bytes).await;
 }
 
-/// Two transfers without a pause between them. What is measured is from the end of the first to that of the second, where
-/// both are seen: over a long link it is neither the way there nor the growth of windows.
+/// Three transfers without a pause between them. What is measured is from the end of the first to that of the second, where
+/// both are seen: over a long link it is neither the way there nor the growth of windows, and as data flows before and
+/// after it, nothing that a carrier has read ahead counts as if it had come meanwhile.
 pub(crate) async fn flow(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) -> Latencies {
     let (mut reader, mut writer) = split(pipe);
     let write = async {
-        for _ in 0..2 {
+        for _ in 0..3 {
             ask(&mut writer, way, bytes).await;
             if way == Way::Up {
                 give(&mut writer, bytes).await;
@@ -160,21 +158,23 @@ pub(crate) async fn flow(pipe: &mut Box<dyn Pipe>, way: Way, bytes: u64) -> Late
         }
     };
     let read = async {
-        let mut half = Instant::now();
         let mut latencies = Latencies::default();
-        for turn in 0..2 {
-            match way {
-                Way::Up => drop(reader.read_u8().await.expect("an open stream")),
-                Way::Down => take(&mut reader, bytes).await,
-            }
-            match turn {
-                0 => half = Instant::now(),
-                _ => latencies.add(half),
-            }
-        }
+        arrival(&mut reader, way, bytes).await;
+        let first = Instant::now();
+        arrival(&mut reader, way, bytes).await;
+        latencies.add(first);
+        arrival(&mut reader, way, bytes).await;
         latencies
     };
     tokio::join!(write, read).1
+}
+
+/// Until the reader of a transfer has all of it.
+async fn arrival(pipe: &mut (impl AsyncRead + Unpin), way: Way, bytes: u64) {
+    match way {
+        Way::Up => drop(pipe.read_u8().await.expect("an open stream")),
+        Way::Down => take(pipe, bytes).await,
+    }
 }
 
 async fn ask(pipe: &mut (impl AsyncWrite + Unpin), way: Way, bytes: u64) {

@@ -23,6 +23,12 @@ const CARRIERS: [Carrier; 7] = [
     Carrier::H2,
 ];
 
+/// What carries bulk data as fast as the way lets it. Yamux has no bound for the whole connection here: it reads hundreds
+/// of MiB ahead of whoever reads from it, at whose end they come as fast as memory gives them.
+fn is_paced(pair: &&mut Pair) -> bool {
+    pair.carrier != Carrier::YamuxTcp
+}
+
 /// Each round trip and dial takes as long as the link is: few are enough.
 const FEW: u64 = 2;
 
@@ -34,7 +40,7 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
         let flow = Flow { during: scale.transfer.as_secs_f64().max(*ms as f64 * 8e-3) };
         let mut pairs = pairs(&CARRIERS, Cores::All, Between::Delay(Duration::from_millis(*ms))).await?;
         let mut bytes = Vec::new();
-        for pair in &mut pairs {
+        for pair in pairs.iter_mut().filter(is_paced) {
             bytes.push((pair.carrier, [flow.fitting(pair, Way::Up).await?, flow.fitting(pair, Way::Down).await?]));
         }
         for round in 0..scale.rounds {
@@ -42,7 +48,7 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
                 small(pair, *ms, book).await?;
             }
             for (i, way) in Way::BOTH.into_iter().enumerate() {
-                for pair in in_turn(&mut pairs, 0) {
+                for pair in in_turn(&mut pairs, 0).filter(is_paced) {
                     let carrier = pair.carrier;
                     let bytes = bytes.iter().find(|(known, _)| *known == carrier).map_or(LEAST, |(_, bytes)| bytes[i]);
                     book.add(
@@ -65,7 +71,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// What one half of so many bytes takes, once windows have grown.
+    /// What so many bytes take, once windows have grown and while more follow.
     async fn seconds(&self, pair: &mut Pair, bytes: u64, way: Way) -> Result<f64> {
         Ok(pair.run(Task::Flow { bytes, way }).await?.taken.p50)
     }
