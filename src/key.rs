@@ -93,26 +93,23 @@ impl fmt::Debug for AgentKey {
 /// assert!("my_target".parse::<TargetName>().is_err());
 /// # Ok::<(), revdial::InvalidName>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TargetName(Arc<str>);
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetName(
+    /// None for the default target, so that no memory is asked for it. A text that is there is not empty.
+    Option<Arc<str>>,
+);
 
 impl TargetName {
     /// The name as text; empty for the default target.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// Whether this is the default target.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Default for TargetName {
-    fn default() -> Self {
-        Self("".into())
+        self.0.is_none()
     }
 }
 
@@ -127,7 +124,7 @@ impl FromStr for TargetName {
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return invalid("has a character other than letters, digits and '-'");
         }
-        Ok(Self(text.to_ascii_lowercase().into()))
+        Ok(Self((!text.is_empty()).then(|| text.to_ascii_lowercase().into())))
     }
 }
 

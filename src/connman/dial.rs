@@ -29,11 +29,12 @@ use crate::{
 /// A dial under way, made by [`ConnectionManager::dial`](crate::connman::ConnectionManager::dial). `Unpin + Send`.
 ///
 /// It takes the key's tunnel and opens a stream; while the key is in grace it waits for the agent's return, in the
-/// order of first polls; an absent key it may wait for, or have started, as the policy says. A tunnel that turns out to be dead is left, and the dial waits for the next one. The
-/// manager's dial timeout (default 10 s) runs from each tunnel taken until the agent's answer, never while the dial
-/// waits for a tunnel, and anew on each link; [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at
-/// the latest the dial timeout after the end of the grace in which it first waited. A call that knows better how long
-/// it can wait says so by [`max_wait`](Self::max_wait).
+/// order of first polls; an absent key it may wait for, or have started, as the policy says. A tunnel that turns out to
+/// be dead is left, and the dial waits for the next one. The manager's dial timeout (default 10 s) runs from each
+/// tunnel taken until the agent's answer, never while the dial waits for a tunnel, and anew on each link;
+/// [`timeout`](Self::timeout) is over all. An agent that comes and goes buys no time: a dial ends at the latest the
+/// dial timeout after the end of the grace in which it first waited. A call that knows better how long it can wait says
+/// so by [`max_wait`](Self::max_wait).
 ///
 /// Nothing happens before the first poll, and then it must be polled within a tokio runtime that has its timer on.
 ///
