@@ -9,7 +9,7 @@
 //!   └──────────────────────────▶ Discarding ── FIN or RESET ──▶ Finished
 //! ```
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use bytes::{Bytes, BytesMut};
 
@@ -108,7 +108,12 @@ impl RecvHalf {
             if self.tail.len().saturating_add(payload.len()) > JOINED {
                 self.push_tail();
             }
-            self.tail.extend_from_slice(&payload);
+            if self.tail.is_empty() {
+                // As large as it is, which needs nothing more to be given to the reader.
+                self.tail = BytesMut::from(&*payload);
+            } else {
+                self.tail.extend_from_slice(&payload);
+            }
             self.tail_tiny = self.tail_tiny.saturating_add(tiny);
         } else {
             self.push_tail();
@@ -143,15 +148,26 @@ impl RecvHalf {
         self.push_tail();
         self.unread = 0;
         self.parked = false;
-        std::mem::take(&mut self.chunks).iter().fold(0, |sum, chunk| sum.saturating_add(chunk.tiny))
+        mem::take(&mut self.chunks).iter().fold(0, |sum, chunk| sum.saturating_add(chunk.tiny))
     }
 
     pub(crate) fn read(&mut self, max: usize) -> (Result<Read, StreamError>, ReadEffect) {
         let mut effect = ReadEffect::default();
-        if self.chunks.is_empty() {
+        if self.chunks.is_empty() && self.tail.len() > max {
             self.push_tail();
         }
-        let Some(front) = self.chunks.front_mut() else {
+        let bytes = if let Some(front) = self.chunks.front_mut() {
+            let bytes = front.bytes.split_to(max.min(front.bytes.len()));
+            if front.bytes.is_empty() {
+                effect.tiny = front.tiny;
+                self.chunks.pop_front();
+            }
+            bytes
+        } else if !self.tail.is_empty() {
+            let Chunk { bytes, tiny } = self.take_tail();
+            effect.tiny = tiny;
+            bytes
+        } else {
             let outcome = match &self.state {
                 State::Finished => Ok(Read::End),
                 State::Failed(error) => Err(error.clone()),
@@ -162,11 +178,6 @@ impl RecvHalf {
             };
             return (outcome, effect);
         };
-        let bytes = front.bytes.split_to(max.min(front.bytes.len()));
-        if front.bytes.is_empty() {
-            effect.tiny = front.tiny;
-            self.chunks.pop_front();
-        }
         self.unread = self.unread.saturating_sub(bytes.len());
         effect.credit_due = self.window.consume(bytes.len()) && matches!(self.state, State::Open);
         (Ok(Read::Bytes(bytes)), effect)
@@ -189,7 +200,7 @@ impl RecvHalf {
 
     /// Whether a parked reader is to be woken; asks once per parking.
     pub(crate) fn take_parked(&mut self) -> bool {
-        std::mem::take(&mut self.parked)
+        mem::take(&mut self.parked)
     }
 
     pub(crate) fn unread(&self) -> usize {
@@ -202,10 +213,14 @@ impl RecvHalf {
 
     fn push_tail(&mut self) {
         if !self.tail.is_empty() {
-            // `freeze` of the whole: a slice of a buffer that grew further would pin what comes after it.
-            let bytes = std::mem::take(&mut self.tail).freeze();
-            self.chunks.push_back(Chunk { bytes, tiny: std::mem::take(&mut self.tail_tiny) });
+            let chunk = self.take_tail();
+            self.chunks.push_back(chunk);
         }
+    }
+
+    /// `freeze` of the whole: a slice of a buffer that grew further would pin what comes after it.
+    fn take_tail(&mut self) -> Chunk {
+        Chunk { bytes: mem::take(&mut self.tail).freeze(), tiny: mem::take(&mut self.tail_tiny) }
     }
 }
 
