@@ -12,7 +12,7 @@ use std::{
 
 use ::metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogram};
 
-use self::guarded::{Guarded, counter, gauge, histogram};
+use self::guarded::{Guarded, counter, fixed, gauge, histogram};
 use crate::{error::ErrorKind, frame::CloseCode};
 
 mod guarded;
@@ -216,7 +216,11 @@ pub(crate) fn record_dial_waited() {
 /// A dial came to its end: `ok`, `error` or `cancelled`.
 #[cfg(feature = "server")]
 pub(crate) fn record_dial(outcome: &'static str, seconds: Duration) {
-    histogram!(DIAL_DURATION, "outcome" => outcome).record(seconds);
+    let durations = match outcome {
+        "ok" => fixed!(register_histogram, DIAL_DURATION, "outcome" => "ok"),
+        outcome => histogram!(DIAL_DURATION, "outcome" => outcome),
+    };
+    durations.record(seconds);
 }
 
 /// A dial failed.
@@ -234,13 +238,19 @@ pub(crate) fn record_failed_wait(kind: ErrorKind, seconds: Duration) {
 
 /// A stream is open.
 pub(crate) fn record_stream_opened() {
-    gauge!(STREAMS_OPEN).increment(1.0);
+    fixed!(register_gauge, STREAMS_OPEN).increment(1.0);
 }
 
 /// A stream is gone, and so it ended.
 pub(crate) fn record_stream_closed(end: StreamEnd) {
-    gauge!(STREAMS_OPEN).decrement(1.0);
-    counter!(STREAMS, "outcome" => end.as_str()).increment(1);
+    fixed!(register_gauge, STREAMS_OPEN).decrement(1.0);
+    let ended = match end {
+        StreamEnd::Complete => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Complete.as_str()),
+        StreamEnd::Cancelled => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Cancelled.as_str()),
+        StreamEnd::Reset => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Reset.as_str()),
+        StreamEnd::Failed(_) => counter!(STREAMS, "outcome" => end.as_str()),
+    };
+    ended.increment(1);
     if let StreamEnd::Failed(kind) = end {
         counter!(STREAMS_ERRORS, "kind" => kind.as_str()).increment(1);
     }
