@@ -1,11 +1,6 @@
 //! What a session tells its owner.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::frame::{CloseCode, StreamId};
 
@@ -53,85 +48,74 @@ pub enum DeadCause {
     NoAck,
 }
 
-/// Which event it is: what happened, and to which stream.
-type Key = (u8, Option<StreamId>);
+/// Which events wait for the owner, each at most once: those of one stream, or those of none.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(u16);
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Notes that this one waits; `false`: it did so before.
+    fn add(&mut self, event: &Event) -> bool {
+        let before = self.0;
+        self.0 |= event.bit();
+        self.0 != before
+    }
+
+    /// Notes that this one waits no more.
+    pub(crate) fn remove(&mut self, event: &Event) {
+        self.0 &= !event.bit();
+    }
+}
 
 /// Events that wait for the owner, in order, each at most once: however seldom it asks, streams bound them.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     queue: VecDeque<Event>,
-    /// What stands in `queue`, since that held more than [`FEW`] until it was empty again.
-    waiting: HashSet<Key, BuildHasherDefault<KeyHasher>>,
-}
-
-/// So many events are compared one by one, which costs less than to hash them.
-const FEW: usize = 8;
-
-/// Spreads keys by a multiplication. Ids that a peer picks to collide make it compare no more of them than there may be
-/// streams.
-#[derive(Debug, Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u8(&mut self, n: u8) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(n.into());
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // The golden ratio's fraction, as in Fibonacci hashing.
-        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        // The table looks at the low bits.
-        self.0.rotate_left(32)
-    }
+    /// Those of no stream; each stream has its own.
+    waiting: Waiting,
 }
 
 impl Event {
-    fn stream(&self) -> Option<StreamId> {
+    pub(crate) fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Answered(id) | Self::Readable(id) | Self::Writable(id) | Self::Stopped(id) => Some(*id),
             Self::Opened | Self::OpensAvailable | Self::Draining { .. } | Self::LinkDead(_) | Self::Ended => None,
         }
     }
 
-    fn key(&self) -> Key {
-        let kind = match self {
-            Self::Opened => 0,
-            Self::Answered(_) => 1,
-            Self::Readable(_) => 2,
-            Self::Writable(_) => 3,
-            Self::Stopped(_) => 4,
-            Self::OpensAvailable => 5,
-            Self::Draining { .. } => 6,
-            Self::LinkDead(_) => 7,
-            Self::Ended => 8,
-        };
-        (kind, self.stream())
+    /// What kind it is.
+    const fn bit(&self) -> u16 {
+        match self {
+            Self::Opened => 1,
+            Self::Answered(_) => 1 << 1,
+            Self::Readable(_) => 1 << 2,
+            Self::Writable(_) => 1 << 3,
+            Self::Stopped(_) => 1 << 4,
+            Self::OpensAvailable => 1 << 5,
+            Self::Draining { .. } => 1 << 6,
+            Self::LinkDead(_) => 1 << 7,
+            Self::Ended => 1 << 8,
+        }
     }
 }
 
 impl Events {
-    /// Adds an event. One of its kind that waits already makes do, with the words of the new one.
+    /// Adds an event of no stream. One of its kind that waits already makes do, with the words of the new one.
     pub(crate) fn push(&mut self, event: Event) {
-        let key = event.key();
-        let is_new = !self.waiting.is_empty() && self.waiting.insert(key);
-        let same = if is_new { None } else { self.queue.iter_mut().find(|waiting| waiting.key() == key) };
-        match same {
-            Some(waiting) => *waiting = event,
-            None => self.queue.push_back(event),
+        if self.waiting.add(&event) {
+            self.queue.push_back(event);
+        } else if let Some(same) = self.queue.iter_mut().find(|waiting| waiting.bit() == event.bit()) {
+            *same = event;
         }
-        if self.waiting.is_empty() && self.queue.len() > FEW {
-            self.waiting.extend(self.queue.iter().map(Event::key));
+    }
+
+    /// Adds an event of the stream that has this `waiting`, unless it is in it.
+    pub(crate) fn push_of(&mut self, waiting: &mut Waiting, event: Event) {
+        if waiting.add(&event) {
+            self.queue.push_back(event);
         }
     }
 
@@ -139,33 +123,25 @@ impl Events {
         self.queue.is_empty()
     }
 
+    /// The oldest. If it is a stream's, that is to be told by [`Waiting::remove`].
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.queue.pop_front()?;
-        if !self.waiting.is_empty() {
-            self.waiting.remove(&event.key());
-        }
+        self.waiting.remove(&event);
         Some(event)
     }
 
     /// Drops what concerns a stream that is forgotten.
-    pub(crate) fn forget_stream(&mut self, id: StreamId) {
-        self.forget(|event| event.stream() == Some(id));
+    pub(crate) fn forget_stream(&mut self, id: StreamId, waiting: &Waiting) {
+        if !waiting.is_empty() {
+            self.queue.retain(|event| event.stream() != Some(id));
+        }
     }
 
     /// Drops what concerns a link that is gone: it would be taken for a word about the next one.
     pub(crate) fn forget_link(&mut self) {
-        self.forget(|event| matches!(event, Event::LinkDead(_)));
-    }
-
-    fn forget(&mut self, is_stale: impl Fn(&Event) -> bool) {
-        let waiting = &mut self.waiting;
-        self.queue.retain(|event| {
-            let stale = is_stale(event);
-            if stale && !waiting.is_empty() {
-                waiting.remove(&event.key());
-            }
-            !stale
-        });
+        let dead = Event::LinkDead(DeadCause::Silent);
+        self.queue.retain(|event| event.bit() != dead.bit());
+        self.waiting.remove(&dead);
     }
 }
 
@@ -183,48 +159,52 @@ mod tests {
 
     #[test]
     fn an_event_waits_once_and_in_order_and_the_last_words_count() {
-        let mut events = Events::default();
-        for event in
-            [Event::Readable(id(1)), draining(CloseCode::RESTART), Event::Readable(id(2)), Event::Readable(id(1))]
-        {
-            events.push(event);
-        }
+        let (mut events, mut streams) = (Events::default(), [Waiting::default(), Waiting::default()]);
+        events.push_of(&mut streams[0], Event::Readable(id(1)));
+        events.push(draining(CloseCode::RESTART));
+        events.push_of(&mut streams[1], Event::Readable(id(2)));
+        events.push_of(&mut streams[0], Event::Readable(id(1)));
         events.push(draining(CloseCode::REPLACED));
         assert_eq!(events.pop(), Some(Event::Readable(id(1))));
+        streams[0].remove(&Event::Readable(id(1)));
         assert_eq!(events.pop(), Some(draining(CloseCode::REPLACED)));
-        events.push(Event::Readable(id(1)));
+        events.push_of(&mut streams[0], Event::Readable(id(1)));
+        events.push(draining(CloseCode::RESTART));
         assert_eq!(events.pop(), Some(Event::Readable(id(2))));
         assert_eq!(events.pop(), Some(Event::Readable(id(1))));
+        assert_eq!(events.pop(), Some(draining(CloseCode::RESTART)));
         assert_eq!(events.pop(), None);
     }
 
     #[test]
-    fn of_many_events_too_each_waits_once_and_again_after_it_was_taken() {
-        let many = 3 * FEW as u32;
-        let mut events = Events::default();
+    fn events_of_one_stream_and_of_none_are_told_apart() {
+        let (mut events, mut waiting) = (Events::default(), Waiting::default());
+        let all = [Event::Answered(id(1)), Event::Readable(id(1)), Event::Writable(id(1)), Event::Stopped(id(1))];
+        let others =
+            [Event::Opened, Event::OpensAvailable, Event::LinkDead(DeadCause::NoAck), draining(CloseCode::RESTART)];
         for _ in 0..2 {
-            (0..2).for_each(|_| (1..=many).for_each(|n| events.push(Event::Readable(id(n)))));
-            events.forget_stream(id(many));
-            for n in 1..many {
-                assert_eq!(events.pop(), Some(Event::Readable(id(n))));
-                events.push(Event::Writable(id(1)));
-            }
-            assert_eq!([events.pop(), events.pop()], [Some(Event::Writable(id(1))), None]);
-            assert!(events.is_empty() && events.waiting.is_empty());
+            all.iter().for_each(|event| events.push_of(&mut waiting, event.clone()));
+            others.iter().chain([&Event::Ended]).for_each(|event| events.push(event.clone()));
         }
+        for event in all.into_iter().chain(others).chain([Event::Ended]) {
+            assert_eq!(events.pop(), Some(event));
+        }
+        assert!(events.is_empty());
     }
 
     #[test]
     fn what_concerns_a_forgotten_stream_or_link_is_dropped() {
-        let mut events = Events::default();
-        events.push(Event::Stopped(id(1)));
-        events.push(Event::Stopped(id(2)));
+        let (mut events, mut streams) = (Events::default(), [Waiting::default(), Waiting::default()]);
+        events.push_of(&mut streams[0], Event::Stopped(id(1)));
+        events.push_of(&mut streams[1], Event::Stopped(id(2)));
         events.push(Event::LinkDead(DeadCause::Silent));
-        events.forget_stream(id(1));
+        events.forget_stream(id(1), &streams[0]);
         events.forget_link();
         events.push(Event::Ended);
+        events.push(Event::LinkDead(DeadCause::NoAck));
         assert_eq!(events.pop(), Some(Event::Stopped(id(2))));
         assert_eq!(events.pop(), Some(Event::Ended));
+        assert_eq!(events.pop(), Some(Event::LinkDead(DeadCause::NoAck)));
         assert_eq!(events.pop(), None);
     }
 }

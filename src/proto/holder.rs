@@ -4,8 +4,8 @@ use super::{
     error::{OpenError, SessionEnd, StreamError},
     event::Event,
     replay::Replay,
-    session::{Incoming, Opened, Role, Session},
-    streams::Phase,
+    session::{Incoming, Opened, Role, Session, SessionStats},
+    streams::{Phase, Stream},
     views::{RecvView, SendView},
 };
 use crate::{
@@ -89,7 +89,9 @@ impl Session {
             stream.due.reset = Some(Box::new((code, reason.to_owned())));
         }
         self.fail_stream(id, &StreamError::Reset { code, reason: reason.into() });
-        self.drop_unread(id);
+        if let Some(stream) = self.streams.get_mut(id) {
+            drop_unread(stream, &mut self.stats, &mut self.tiny);
+        }
         if answered {
             self.has_control(id);
             self.reap(id);
@@ -131,10 +133,13 @@ impl Session {
     /// Gives up a handle: what was written is delivered, then FIN; STOP goes out if the peer has not finished. An
     /// incoming stream that was not accepted is refused. Again is no fault.
     pub fn detach(&mut self, id: StreamId) {
-        if self.is_unanswered(id) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if self.role == Role::Agent && stream.phase == Phase::Unanswered {
             return self.reset(id, ResetCode::CANCELLED, "");
         }
-        let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.held) else { return };
+        if !stream.held {
+            return;
+        }
         let unsent = stream.phase == Phase::Queued && stream.send.queued() == 0;
         if unsent {
             return self.remove(id);
@@ -145,9 +150,13 @@ impl Session {
         if !stream.recv.is_done() {
             stream.due.stop = Some(ResetCode::CANCELLED);
         }
-        self.drop_unread(id);
-        self.has_control(id);
-        self.reap(id);
+        drop_unread(stream, &mut self.stats, &mut self.tiny);
+        if self.ended.is_none() {
+            self.schedule.control(id, stream);
+        }
+        if stream.is_over() {
+            self.remove(id);
+        }
     }
 
     /// A stream for writing; `None` when it is forgotten, or was opened by the peer and is not accepted.
@@ -207,7 +216,11 @@ impl Session {
         let next = parked.partition_point(|id| Some(*id) <= self.first_woken);
         parked.rotate_left(next);
         self.first_woken = parked.first().copied().or(self.first_woken);
-        parked.into_iter().for_each(|id| self.events.push(Event::Writable(id)));
+        for id in parked {
+            if let Some(stream) = self.streams.get_mut(id) {
+                self.events.push_of(&mut stream.waiting, Event::Writable(id));
+            }
+        }
     }
 
     /// What the bound leaves for queued bytes. Heads and keeping of the messages that they will be laid into are
@@ -246,12 +259,12 @@ impl Session {
             self.on_answer();
         }
         self.wake(id);
-        let Some(stream) = self.streams.get(id).filter(|stream| stream.held) else { return };
+        let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.held) else { return };
         if unanswered && self.role == Role::Server {
-            self.events.push(Event::Answered(id));
+            self.events.push_of(&mut stream.waiting, Event::Answered(id));
         }
         if !stopped && stream.send.is_stopped() {
-            self.events.push(Event::Stopped(id));
+            self.events.push_of(&mut stream.waiting, Event::Stopped(id));
         }
     }
 
@@ -259,18 +272,11 @@ impl Session {
     pub(super) fn wake(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         if stream.recv.take_parked() {
-            self.events.push(Event::Readable(id));
+            self.events.push_of(&mut stream.waiting, Event::Readable(id));
         }
         if stream.send.take_parked() {
-            self.events.push(Event::Writable(id));
+            self.events.push_of(&mut stream.waiting, Event::Writable(id));
         }
-    }
-
-    /// Drops what a stream has unread.
-    pub(super) fn drop_unread(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        self.stats.unread_bytes = self.stats.unread_bytes.saturating_sub(stream.recv.unread());
-        self.tiny = self.tiny.saturating_sub(stream.recv.discard());
     }
 
     /// Forgets a stream if it is over.
@@ -283,31 +289,34 @@ impl Session {
     fn release(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(id) {
             stream.held = false;
+            drop_unread(stream, &mut self.stats, &mut self.tiny);
         }
-        self.drop_unread(id);
         self.reap(id);
     }
 
     fn remove(&mut self, id: StreamId) {
-        self.drop_unread(id);
-        if let Some(stream) = self.streams.remove(id) {
+        if let Some(mut stream) = self.streams.remove(id) {
+            drop_unread(&mut stream, &mut self.stats, &mut self.tiny);
             self.schedule.forget(id, &stream);
-            self.events.forget_stream(id);
+            self.events.forget_stream(id, &stream.waiting);
             self.on_answer();
         }
     }
 
-    /// Whether the peer opened this stream and waits for the answer, before which nothing of it may be sent.
-    pub(super) fn is_unanswered(&self, id: StreamId) -> bool {
-        self.role == Role::Agent && self.streams.get(id).is_some_and(|stream| stream.phase == Phase::Unanswered)
-    }
-
+    /// Whether a stream is there, and is not one of the peer's that waits for its answer: nothing of that may be sent.
     fn is_usable(&self, id: StreamId) -> bool {
-        self.streams.get(id).is_some() && !self.is_unanswered(id)
+        let of_peer = self.role == Role::Agent;
+        self.streams.get(id).is_some_and(|stream| !of_peer || stream.phase != Phase::Unanswered)
     }
 
     /// What to say of a stream that is not in the table.
     fn gone(&self) -> StreamError {
         self.ended.clone().map_or(StreamError::Finished, StreamError::Session)
     }
+}
+
+/// Drops what a stream has unread.
+fn drop_unread(stream: &mut Stream, stats: &mut SessionStats, tiny: &mut u32) {
+    stats.unread_bytes = stats.unread_bytes.saturating_sub(stream.recv.unread());
+    *tiny = tiny.saturating_sub(stream.recv.discard());
 }

@@ -8,7 +8,7 @@ use super::{
     error::{SessionEnd, StreamError, Violation},
     event::Event,
     session::{Role, Session},
-    streams::{Phase, Stream},
+    streams::Phase,
     timer::Timer,
 };
 use crate::{
@@ -167,7 +167,7 @@ impl Session {
         let Some(stream) = self.streams.on_accept(id, credit)? else { return self.late() };
         let raised = stream.send.on_credit(credit)?;
         if stream.held {
-            self.events.push(Event::Answered(id));
+            self.events.push_of(&mut stream.waiting, Event::Answered(id));
         }
         self.on_answer();
         if raised {
@@ -178,12 +178,12 @@ impl Session {
 
     fn on_data(&mut self, id: StreamId, payload: Bytes, len: usize) -> Result<(), Violation> {
         let size = payload.len();
-        let Some(stream) = self.answered(id)? else { return self.late() };
+        let Some(stream) = self.streams.answered(id, self.role == Role::Server)? else { return self.late() };
         let before = stream.recv.unread();
         let tiny = stream.recv.on_data(payload, len)?;
         let kept = stream.recv.unread().saturating_sub(before);
         if stream.recv.take_parked() {
-            self.events.push(Event::Readable(id));
+            self.events.push_of(&mut stream.waiting, Event::Readable(id));
         }
         self.stats.received_bytes = self.stats.received_bytes.saturating_add(size as u64);
         self.stats.unread_bytes = self.stats.unread_bytes.saturating_add(kept);
@@ -195,7 +195,7 @@ impl Session {
     }
 
     fn on_credit(&mut self, id: StreamId, offset: u64) -> Result<(), Violation> {
-        let Some(stream) = self.answered(id)? else { return self.late() };
+        let Some(stream) = self.streams.answered(id, self.role == Role::Server)? else { return self.late() };
         if stream.send.on_credit(offset)? {
             self.wake_writer(id);
         } else {
@@ -205,11 +205,11 @@ impl Session {
     }
 
     fn on_fin(&mut self, id: StreamId, final_size: u64) -> Result<(), Violation> {
-        let Some(stream) = self.answered(id)? else { return self.late() };
+        let Some(stream) = self.streams.answered(id, self.role == Role::Server)? else { return self.late() };
         stream.recv.on_fin(final_size)?;
         stream.due.stop = None; // there is nothing left to stop
         if stream.recv.take_parked() {
-            self.events.push(Event::Readable(id));
+            self.events.push_of(&mut stream.waiting, Event::Readable(id));
         }
         self.reap(id);
         Ok(())
@@ -235,11 +235,11 @@ impl Session {
     }
 
     fn on_stop(&mut self, id: StreamId, code: ResetCode) -> Result<(), Violation> {
-        let Some(stream) = self.answered(id)? else { return self.late() };
+        let Some(stream) = self.streams.answered(id, self.role == Role::Server)? else { return self.late() };
         let before = stream.send.is_stopped();
         let dropped = stream.send.on_stop(code);
         if !before && stream.send.is_stopped() && stream.held {
-            self.events.push(Event::Stopped(id));
+            self.events.push_of(&mut stream.waiting, Event::Stopped(id));
         }
         self.queued = self.queued.saturating_sub(dropped);
         self.has_control(id); // its FIN is due
@@ -248,21 +248,11 @@ impl Session {
         Ok(())
     }
 
-    /// The stream of a frame that the agent may send only behind its ACCEPT; `None` when it is past.
-    fn answered(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
-        match self.streams.known(id)? {
-            Some(stream) if self.role == Role::Server && stream.phase == Phase::Unanswered => {
-                Err(Violation::new(CloseCode::FORBIDDEN, "frame of a stream before its ACCEPT"))
-            }
-            stream => Ok(stream),
-        }
-    }
-
     fn wake_writer(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(id)
             && stream.send.take_parked()
         {
-            self.events.push(Event::Writable(id));
+            self.events.push_of(&mut stream.waiting, Event::Writable(id));
         }
     }
 

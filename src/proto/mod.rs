@@ -88,6 +88,7 @@
 //! | `session`, `life`, `holder` | what a session is made of; how it lives and ends; what holders of streams ask and do |
 //! | `input`, `output` | what arrives; what leaves, in which order |
 //! | `streams`, `send_half`, `recv_half`, `views` | the table of streams; the two halves of one; what its holder may do |
+//! | `unanswered` | how many opens may be without an answer, and until when |
 //! | `flow` | credit: all its arithmetic |
 //! | `schedule` | whose turn it is |
 //! | `replay` | what is kept until the peer has it |
@@ -124,6 +125,7 @@ mod session;
 mod spares;
 mod streams;
 mod timer;
+mod unanswered;
 mod views;
 
 pub use attach::{Attempts, Judgement, Known, Welcomed, judge_attach};

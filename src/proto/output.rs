@@ -165,9 +165,8 @@ impl Session {
 
     /// Lays all control frames of one stream, in the order that they make sense in. `false`: the message is full.
     fn lay_control_of(&mut self, now: Instant, id: StreamId, message: &mut Layout, limit: usize) -> bool {
-        let unanswered = self.is_unanswered(id);
-        let Some(stream) = self.streams.get_mut(id) else { return true };
-        if unanswered {
+        let Some(mut stream) = self.streams.get_mut(id) else { return true };
+        if self.role == Role::Agent && stream.phase == Phase::Unanswered {
             return true; // ACCEPT goes before what is due, and calls for it
         }
         if let Some(metadata) = &stream.due.open {
@@ -182,8 +181,9 @@ impl Session {
                 stream.phase = Phase::Unanswered;
             }
             self.streams.on_open_laid(id, later(now, self.config.accept_timeout));
+            let Some(same) = self.streams.get_mut(id) else { return true };
+            stream = same;
         }
-        let Some(stream) = self.streams.get_mut(id) else { return true };
         if stream.due.accept {
             let credit = stream.recv.window().granted();
             if !lay(&Frame::Accept { stream: id, credit }, message, limit) {
@@ -196,9 +196,10 @@ impl Session {
             if !lay(&Frame::Credit { stream: id, offset }, message, limit) {
                 return false;
             }
+            let Some(same) = self.streams.get_mut(id) else { return true };
+            stream = same;
+            stream.due.credit = false;
         }
-        let Some(stream) = self.streams.get_mut(id) else { return true };
-        stream.due.credit = false;
         if let Some(code) = stream.due.stop {
             if !lay(&Frame::Stop { stream: id, code }, message, limit) {
                 return false;
@@ -242,7 +243,7 @@ impl Session {
             self.queued = self.queued.saturating_sub(laid);
             self.stats.sent_bytes = self.stats.sent_bytes.saturating_add(laid as u64);
             if !self.full && stream.send.is_low() && stream.send.take_parked() {
-                self.events.push(Event::Writable(id));
+                self.events.push_of(&mut stream.waiting, Event::Writable(id));
             }
             if stream.send.queued() > 0 {
                 self.schedule.data(id, stream);

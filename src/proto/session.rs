@@ -243,7 +243,13 @@ impl Session {
 
     /// The next event. To be asked after each input until there is none; each kind waits once, and once for each stream.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop()
+        let event = self.events.pop()?;
+        if let Some(id) = event.stream()
+            && let Some(stream) = self.streams.get_mut(id)
+        {
+            stream.waiting.remove(&event);
+        }
+        Some(event)
     }
 
     /// Whether [`poll_event`](Self::poll_event) has any.

@@ -2,15 +2,18 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem,
     time::{Duration, Instant},
 };
 
 use super::{
     config::SessionConfig,
     error::{OpenError, StreamError, Violation},
+    event::Waiting,
     flow::{Lender, SendCredit},
     recv_half::RecvHalf,
     send_half::SendHalf,
+    unanswered::Unanswered,
 };
 use crate::{
     frame::{Bounds, CloseCode, Metadata, ResetCode, StreamId},
@@ -60,13 +63,22 @@ pub(crate) struct Stream {
     /// Whether it stands in the scheduler's line for control frames, and in that for data.
     pub(crate) in_control: bool,
     pub(crate) in_data: bool,
+    /// Its events that the owner has not taken.
+    pub(crate) waiting: Waiting,
 }
 
 impl Stream {
     /// Whether it can be forgotten: nobody holds it, nothing is to be sent, nothing will arrive. (STOP is due only
     /// while something may.)
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !self.held && self.due.open.is_none() && self.due.reset.is_none() && self.send.is_done() && self.recv.is_done()
+    }
+
+    /// It counts among the unanswered no more.
+    fn uncount(&mut self, id: StreamId, unanswered: &mut Unanswered) {
+        if mem::take(&mut self.counted) {
+            unanswered.remove(id, &self.target);
+        }
     }
 }
 
@@ -79,11 +91,7 @@ pub(crate) struct Streams {
     last: u32,
     /// The highest id whose OPEN was laid into a message.
     laid: u32,
-    unanswered: u32,
-    /// For each target that has any.
-    unanswered_for: BTreeMap<TargetName, u32>,
-    /// Until when each OPEN that was laid is to be answered, in their order.
-    answers: VecDeque<(StreamId, Instant)>,
+    unanswered: Unanswered,
     /// Streams that the peer opened and nobody took yet.
     incoming: VecDeque<(StreamId, Metadata)>,
     lender: Lender,
@@ -95,8 +103,6 @@ pub(crate) struct Streams {
 #[derive(Debug)]
 struct Limits {
     streams: usize,
-    opens: u32,
-    opens_per_target: u32,
     /// What the opener may send before ACCEPT.
     early_credit: u32,
     /// How far ahead the peer will ever grant.
@@ -110,9 +116,10 @@ impl Streams {
             table: BTreeMap::new(),
             last: 0,
             laid: 0,
-            unanswered: 0,
-            unanswered_for: BTreeMap::new(),
-            answers: VecDeque::new(),
+            unanswered: Unanswered::new(
+                config.max_opens.min(peer.max_opens),
+                config.max_opens_per_target.min(peer.max_opens_per_target),
+            ),
             incoming: VecDeque::new(),
             lender: Lender::new(
                 config.recv_budget.saturating_sub(guaranteed),
@@ -122,8 +129,6 @@ impl Streams {
             base_credit: config.base_credit,
             limits: Limits {
                 streams: config.max_streams.min(peer.max_streams) as usize,
-                opens: config.max_opens.min(peer.max_opens),
-                opens_per_target: config.max_opens_per_target.min(peer.max_opens_per_target),
                 early_credit: config.base_credit.min(peer.early_credit),
                 max_credit: peer.max_credit,
             },
@@ -151,7 +156,7 @@ impl Streams {
         if self.table.len() >= self.limits.streams {
             return Err(OpenError::TooManyStreams);
         }
-        if !self.may_open(target) {
+        if !self.unanswered.has_room(target) {
             return Err(OpenError::TooManyOpens);
         }
         let id = self.last.checked_add(1).and_then(StreamId::new).ok_or(OpenError::Exhausted)?;
@@ -159,8 +164,8 @@ impl Streams {
         let mut stream = self.stream(Phase::Queued, target.clone(), self.limits.early_credit);
         stream.recv.window().begin(&mut self.lender);
         stream.due.open = Some(Box::new(metadata));
+        self.unanswered.add(target);
         self.table.insert(id, stream);
-        self.count(id);
         Ok(id)
     }
 
@@ -179,13 +184,13 @@ impl Streams {
         }
         self.last = id.number();
         self.laid = self.last;
-        if self.table.len() >= self.limits.streams || !self.may_open(&target) {
+        if self.table.len() >= self.limits.streams || !self.unanswered.has_room(&target) {
             return Ok(false);
         }
         let mut stream = self.stream(Phase::Unanswered, target, 0);
         stream.send.on_credit(credit)?;
+        self.unanswered.add(&stream.target);
         self.table.insert(id, stream);
-        self.count(id);
         self.incoming.push_back((id, metadata));
         Ok(true)
     }
@@ -197,10 +202,11 @@ impl Streams {
             send: SendHalf::new(SendCredit::new(u64::from(send_credit), self.limits.max_credit)),
             recv: RecvHalf::new(self.base_credit.into()),
             due: Due::default(),
-            counted: false,
+            counted: true,
             held: true,
             in_control: false,
             in_data: false,
+            waiting: Waiting::default(),
         })
     }
 
@@ -227,7 +233,7 @@ impl Streams {
         stream.phase = Phase::Accepted;
         stream.recv.window().begin(&mut self.lender);
         stream.due.accept = true;
-        self.uncount(id);
+        stream.uncount(id, &mut self.unanswered);
     }
 
     /// `n` bytes of a stream were read.
@@ -243,35 +249,30 @@ impl Streams {
     /// The OPEN of a stream was laid into a message, to be answered in time.
     pub(crate) fn on_open_laid(&mut self, id: StreamId, answer_by: Instant) {
         self.laid = self.laid.max(id.number());
-        self.answers.push_back((id, answer_by));
+        self.unanswered.on_laid(id, answer_by);
     }
 
     /// The RESET of a stream was laid into a message.
     pub(crate) fn on_reset_laid(&mut self, id: StreamId) {
-        self.uncount(id);
+        if let Some(stream) = self.table.get_mut(&id) {
+            stream.uncount(id, &mut self.unanswered);
+        }
+    }
+
+    pub(crate) fn unanswered(&mut self) -> &mut Unanswered {
+        &mut self.unanswered
     }
 
     /// When the answer to the oldest open is overdue.
     pub(crate) fn answer_due(&self) -> Option<Instant> {
-        self.answers.front().map(|(_, by)| *by)
-    }
-
-    /// An open whose answer is overdue; taken once.
-    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<StreamId> {
-        let (id, _) = *self.answers.front().filter(|(_, by)| *by <= now)?;
-        self.answers.pop_front();
-        Some(id)
-    }
-
-    /// All opens have their whole time again, since there was no link for them.
-    pub(crate) fn restart_answers(&mut self, answer_by: Instant) {
-        self.answers.iter_mut().for_each(|(_, by)| *by = answer_by);
+        self.unanswered.deadline()
     }
 
     /// The peer accepted. `Ok(None)` when the stream is past.
     pub(crate) fn on_accept(&mut self, id: StreamId, credit: u64) -> Result<Option<&mut Stream>, Violation> {
+        self.check_known(id)?;
         let early_credit = u64::from(self.limits.early_credit);
-        let Some(stream) = self.known(id)? else { return Ok(None) };
+        let Some(stream) = self.table.get_mut(&id) else { return Ok(None) };
         match stream.phase {
             Phase::Accepted => return Err(Violation::new(CloseCode::FORBIDDEN, "stream accepted twice")),
             Phase::Refused => return Ok(None), // given up by this side; the RESET is on its way
@@ -280,16 +281,32 @@ impl Streams {
             }
             Phase::Queued | Phase::Unanswered => stream.phase = Phase::Accepted,
         }
-        self.uncount(id);
-        Ok(self.get_mut(id))
+        stream.uncount(id, &mut self.unanswered);
+        Ok(Some(stream))
     }
 
     /// The stream that a frame of the peer names; `None` when it is past.
     pub(crate) fn known(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
+        self.check_known(id)?;
+        Ok(self.get_mut(id))
+    }
+
+    fn check_known(&self, id: StreamId) -> Result<(), Violation> {
         if id.number() > self.laid {
             return Err(Violation::new(CloseCode::FORBIDDEN, "frame for a stream that never was"));
         }
-        Ok(self.get_mut(id))
+        Ok(())
+    }
+
+    /// The stream of a frame that the agent may send only behind its ACCEPT; `None` when it is past. `opener`: this side
+    /// is the one that opens.
+    pub(crate) fn answered(&mut self, id: StreamId, opener: bool) -> Result<Option<&mut Stream>, Violation> {
+        match self.known(id)? {
+            Some(stream) if opener && stream.phase == Phase::Unanswered => {
+                Err(Violation::new(CloseCode::FORBIDDEN, "frame of a stream before its ACCEPT"))
+            }
+            stream => Ok(stream),
+        }
     }
 
     /// Ends both directions of a stream with this error. Gives how many queued bytes were dropped.
@@ -304,7 +321,7 @@ impl Streams {
             stream.phase = Phase::Refused;
         }
         if stream.due.reset.is_none() {
-            self.uncount(id);
+            stream.uncount(id, &mut self.unanswered);
         }
         dropped
     }
@@ -316,39 +333,9 @@ impl Streams {
 
     /// Forgets a stream whatever its state, and gives it.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
-        self.uncount(id);
         let mut stream = self.table.remove(&id)?;
+        stream.uncount(id, &mut self.unanswered);
         stream.recv.window().end(&mut self.lender);
         Some(stream)
-    }
-
-    fn may_open(&self, target: &TargetName) -> bool {
-        self.unanswered < self.limits.opens
-            && self.unanswered_for.get(target).is_none_or(|count| *count < self.limits.opens_per_target)
-    }
-
-    fn count(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
-        stream.counted = true;
-        self.unanswered = self.unanswered.saturating_add(1);
-        let count = self.unanswered_for.entry(stream.target.clone()).or_default();
-        *count = count.saturating_add(1);
-    }
-
-    fn uncount(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
-        if !std::mem::take(&mut stream.counted) {
-            return;
-        }
-        self.unanswered = self.unanswered.saturating_sub(1);
-        if let Some(count) = self.unanswered_for.get_mut(&stream.target) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.unanswered_for.remove(&stream.target);
-            }
-        }
-        if let Ok(at) = self.answers.binary_search_by_key(&id, |(id, _)| *id) {
-            self.answers.remove(at);
-        }
     }
 }
