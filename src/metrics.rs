@@ -12,7 +12,9 @@ use std::{
 
 use ::metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogram};
 
-use self::guarded::{Guarded, counter, fixed, gauge, histogram};
+#[cfg(feature = "server")]
+use self::guarded::gauge;
+use self::guarded::{Guarded, counter, fixed, histogram};
 use crate::{error::ErrorKind, frame::CloseCode};
 
 mod guarded;

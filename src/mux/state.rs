@@ -10,9 +10,9 @@ use std::{
 
 use super::{budget::Charge, report::News};
 use crate::{
-    frame::{Bounds, CloseCode, StreamId},
+    frame::{Bounds, CloseCode},
     key::Epoch,
-    proto::{Event, Role, Session, SessionConfig, SessionEnd, SessionStats},
+    proto::{Event, Role, Session, SessionConfig, SessionEnd, SessionStats, Table},
 };
 
 mod after;
@@ -62,7 +62,7 @@ pub(super) struct State {
     link: LinkSlot,
     dead: bool,
     driver: Option<Parked>,
-    streams: BTreeMap<StreamId, Slots>,
+    streams: Table<Slots>,
     opens: BTreeMap<u64, QueuedOpen>,
     incoming: Waiters,
     ended: Waiters,
@@ -88,7 +88,7 @@ impl State {
             link: LinkSlot::Awaited(epoch),
             dead: false,
             driver: None,
-            streams: BTreeMap::new(),
+            streams: Table::default(),
             opens: BTreeMap::new(),
             incoming: Waiters::default(),
             ended: Waiters::default(),
@@ -157,13 +157,13 @@ impl State {
                     self.rounds.sets.fetch_add(1, Ordering::Release);
                     after.wake(mem::take(&mut self.incoming.0).into_values());
                 }
-                Event::Answered(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.answer.take())),
+                Event::Answered(id) => after.wake(self.streams.get_mut(id).and_then(|slots| slots.answer.take())),
                 Event::Readable(id) => {
                     self.rounds.reads.fetch_add(1, Ordering::Release);
-                    after.wake(self.streams.get_mut(&id).and_then(|slots| slots.read.take()));
+                    after.wake(self.streams.get_mut(id).and_then(|slots| slots.read.take()));
                 }
-                Event::Writable(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.write.take())),
-                Event::Stopped(id) => after.wake(self.streams.get_mut(&id).and_then(|slots| slots.stopped.take())),
+                Event::Writable(id) => after.wake(self.streams.get_mut(id).and_then(|slots| slots.write.take())),
+                Event::Stopped(id) => after.wake(self.streams.get_mut(id).and_then(|slots| slots.stopped.take())),
                 Event::OpensAvailable => self.open_queued(),
                 Event::Draining { code, deadline, jitter, .. } => {
                     self.peer_drain = Some(PeerDrain { code, deadline, jitter });

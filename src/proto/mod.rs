@@ -88,6 +88,7 @@
 //! | `session`, `life`, `holder` | what a session is made of; how it lives and ends; what holders of streams ask and do |
 //! | `input`, `output` | what arrives; what leaves, in which order |
 //! | `streams`, `send_half`, `recv_half`, `views` | the table of streams; the two halves of one; what its holder may do |
+//! | `table` | what there is for each stream |
 //! | `unanswered` | how many opens may be without an answer, and until when |
 //! | `flow` | credit: all its arithmetic |
 //! | `schedule` | whose turn it is |
@@ -124,6 +125,7 @@ mod send_half;
 mod session;
 mod spares;
 mod streams;
+mod table;
 mod timer;
 mod unanswered;
 mod views;
@@ -137,4 +139,6 @@ pub(crate) use flood::FloodBudget;
 pub use hello::{VERSION, check_bounds, check_hello};
 pub use recv_half::Read;
 pub use session::{Incoming, Opened, Role, Session, SessionStats};
+#[cfg(any(feature = "server", feature = "agent"))]
+pub(crate) use table::Table;
 pub use views::{RecvView, SendView};

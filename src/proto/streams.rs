@@ -1,7 +1,7 @@
 //! The table of a session's streams: open, accept, look up, reap; the limits of ids and counts.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     mem,
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use super::{
     flow::{Lender, SendCredit},
     recv_half::RecvHalf,
     send_half::SendHalf,
+    table::Table,
     unanswered::Unanswered,
 };
 use crate::{
@@ -84,9 +85,8 @@ impl Stream {
 
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// Sorted, so that the same inputs give the same outputs. Boxed, as those behind one that is removed are moved up,
-    /// and a node that is half full would hold twice as much (measured: an eighth of the instructions of a dial).
-    table: BTreeMap<StreamId, Box<Stream>>,
+    /// Sorted, so that the same inputs give the same outputs. Boxed, as others are moved up when one is removed.
+    table: Table<Box<Stream>>,
     /// The highest id given out, or seen in an OPEN.
     last: u32,
     /// The highest id whose OPEN was laid into a message.
@@ -113,7 +113,7 @@ impl Streams {
     pub(crate) fn new(config: &SessionConfig, peer: &Bounds) -> Self {
         let guaranteed = (config.max_streams as usize).saturating_mul(config.base_credit as usize);
         Self {
-            table: BTreeMap::new(),
+            table: Table::default(),
             last: 0,
             laid: 0,
             unanswered: Unanswered::new(
@@ -140,15 +140,15 @@ impl Streams {
     }
 
     pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.table.get(&id).map(|stream| &**stream)
+        self.table.get(id).map(|stream| &**stream)
     }
 
     pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.table.get_mut(&id).map(|stream| &mut **stream)
+        self.table.get_mut(id).map(|stream| &mut **stream)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Stream)> {
-        self.table.iter_mut().map(|(id, stream)| (*id, &mut **stream))
+        self.table.iter_mut().map(|(id, stream)| (id, &mut **stream))
     }
 
     /// A new stream of this side's, whose OPEN is due. The loan behind its credit is made at once.
@@ -213,7 +213,7 @@ impl Streams {
     /// The oldest stream that nobody took yet.
     pub(crate) fn take_incoming(&mut self) -> Option<(StreamId, TargetName, Metadata)> {
         while let Some((id, metadata)) = self.incoming.pop_front() {
-            if let Some(stream) = self.table.get(&id) {
+            if let Some(stream) = self.table.get(id) {
                 return Some((id, stream.target.clone(), metadata));
             }
         }
@@ -229,7 +229,7 @@ impl Streams {
 
     /// Answers ACCEPT: the stream's window grows by a loan, and what the peer may send is told.
     pub(crate) fn accept(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
+        let Some(stream) = self.table.get_mut(id) else { return };
         stream.phase = Phase::Accepted;
         stream.recv.window().begin(&mut self.lender);
         stream.due.accept = true;
@@ -243,7 +243,7 @@ impl Streams {
 
     /// What a stream's peer may send from here on, over a link with this round trip.
     pub(crate) fn renew(&mut self, id: StreamId, now: Instant, rtt: Option<Duration>) -> u64 {
-        self.table.get_mut(&id).map_or(0, |stream| stream.recv.window().renew(now, rtt, &mut self.lender))
+        self.table.get_mut(id).map_or(0, |stream| stream.recv.window().renew(now, rtt, &mut self.lender))
     }
 
     /// The OPEN of a stream was laid into a message, to be answered in time.
@@ -254,7 +254,7 @@ impl Streams {
 
     /// The RESET of a stream was laid into a message.
     pub(crate) fn on_reset_laid(&mut self, id: StreamId) {
-        if let Some(stream) = self.table.get_mut(&id) {
+        if let Some(stream) = self.table.get_mut(id) {
             stream.uncount(id, &mut self.unanswered);
         }
     }
@@ -272,7 +272,7 @@ impl Streams {
     pub(crate) fn on_accept(&mut self, id: StreamId, credit: u64) -> Result<Option<&mut Stream>, Violation> {
         self.check_known(id)?;
         let early_credit = u64::from(self.limits.early_credit);
-        let Some(stream) = self.table.get_mut(&id) else { return Ok(None) };
+        let Some(stream) = self.table.get_mut(id) else { return Ok(None) };
         match stream.phase {
             Phase::Accepted => return Err(Violation::new(CloseCode::FORBIDDEN, "stream accepted twice")),
             Phase::Refused => return Ok(None), // given up by this side; the RESET is on its way
@@ -311,7 +311,7 @@ impl Streams {
 
     /// Ends both directions of a stream with this error. Gives how many queued bytes were dropped.
     pub(crate) fn fail(&mut self, id: StreamId, error: &StreamError) -> usize {
-        let Some(stream) = self.table.get_mut(&id) else { return 0 };
+        let Some(stream) = self.table.get_mut(id) else { return 0 };
         let dropped = stream.send.fail(error.clone());
         stream.recv.fail(error.clone());
         stream.due.credit = false;
@@ -333,7 +333,7 @@ impl Streams {
 
     /// Forgets a stream whatever its state, and gives it.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Box<Stream>> {
-        let mut stream = self.table.remove(&id)?;
+        let mut stream = self.table.remove(id)?;
         stream.uncount(id, &mut self.unanswered);
         stream.recv.window().end(&mut self.lender);
         Some(stream)

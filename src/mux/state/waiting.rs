@@ -48,13 +48,12 @@ pub(in crate::mux) struct Waiters(pub(super) BTreeMap<u64, Waker>);
 impl State {
     /// Has `waker` woken when `stream` has what is waited for. Only the last one is.
     pub(in crate::mux) fn wait(&mut self, stream: StreamId, wait: Wait, waker: &Waker) {
-        let slots = self.streams.entry(stream).or_default();
-        let slot = match wait {
-            Wait::Read => &mut slots.read,
-            Wait::Write => &mut slots.write,
-            Wait::Answer => &mut slots.answer,
-            Wait::Stopped => &mut slots.stopped,
+        let Some(slots) = self.streams.get_mut(stream) else {
+            let mut slots = Slots::default();
+            *slots.of(wait) = Some(waker.clone());
+            return self.streams.insert(stream, slots);
         };
+        let slot = slots.of(wait);
         if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
             self.after.discard(slot.replace(waker.clone()));
         }
@@ -62,7 +61,7 @@ impl State {
 
     /// Nobody waits for `stream` any more: its handle is gone.
     pub(in crate::mux) fn forget(&mut self, stream: StreamId) {
-        if let Some(slots) = self.streams.remove(&stream) {
+        if let Some(slots) = self.streams.remove(stream) {
             self.after.discard(slots.into_wakers());
         }
     }
@@ -116,6 +115,15 @@ impl State {
 }
 
 impl Slots {
+    fn of(&mut self, wait: Wait) -> &mut Option<Waker> {
+        match wait {
+            Wait::Read => &mut self.read,
+            Wait::Write => &mut self.write,
+            Wait::Answer => &mut self.answer,
+            Wait::Stopped => &mut self.stopped,
+        }
+    }
+
     #[inline]
     pub(super) fn into_wakers(self) -> impl Iterator<Item = Waker> {
         [self.read, self.write, self.answer, self.stopped].into_iter().flatten()
