@@ -33,7 +33,8 @@ const JOINED: usize = 16 * 1024;
 enum State {
     Open,
     Finished,
-    Failed(StreamError),
+    /// Boxed, as most streams never fail.
+    Failed(Box<StreamError>),
     Discarding,
 }
 
@@ -136,7 +137,7 @@ impl RecvHalf {
     /// The stream was reset, or its session ended: what arrived is read first, and an end that was told stands.
     pub(crate) fn fail(&mut self, error: StreamError) {
         if matches!(self.state, State::Open | State::Discarding) {
-            self.state = State::Failed(error);
+            self.state = State::Failed(Box::new(error));
         }
     }
 
@@ -170,7 +171,7 @@ impl RecvHalf {
         } else {
             let outcome = match &self.state {
                 State::Finished => Ok(Read::End),
-                State::Failed(error) => Err(error.clone()),
+                State::Failed(error) => Err(StreamError::clone(error)),
                 State::Open | State::Discarding => {
                     self.parked = true;
                     Ok(Read::Blocked)

@@ -32,7 +32,8 @@ enum State {
     Finishing,
     Finished,
     Stopped(ResetCode),
-    Failed(StreamError),
+    /// Boxed, as most streams never fail.
+    Failed(Box<StreamError>),
 }
 
 /// What a write came to.
@@ -96,7 +97,7 @@ impl SendHalf {
             State::Stopped(code) if reader_done => Err(StreamError::Stopped(*code)),
             State::Stopped(_) => Ok(Written::Swallowed(bytes.len())),
             State::Finishing | State::Finished => Err(StreamError::Finished),
-            State::Failed(error) => Err(error.clone()),
+            State::Failed(error) => Err(StreamError::clone(error)),
         }
     }
 
@@ -117,7 +118,7 @@ impl SendHalf {
         match &self.state {
             State::Open => self.state = State::Finishing,
             State::Finishing | State::Finished | State::Stopped(_) => {}
-            State::Failed(error) => return Err(error.clone()),
+            State::Failed(error) => return Err(StreamError::clone(error)),
         }
         Ok(())
     }
@@ -134,7 +135,7 @@ impl SendHalf {
     /// Either side reset the stream, or its session ended. Gives how many queued bytes were dropped.
     pub(crate) fn fail(&mut self, error: StreamError) -> usize {
         if !matches!(self.state, State::Failed(_)) {
-            self.state = State::Failed(error);
+            self.state = State::Failed(Box::new(error));
         }
         self.drop_queue()
     }

@@ -99,6 +99,10 @@ impl<T> Table<T> {
 
     #[cold]
     fn search(&self, id: StreamId) -> Result<usize, usize> {
+        // A new one is behind all others.
+        if self.entries.back().is_none_or(|(last, _)| *last < id) {
+            return Err(self.entries.len());
+        }
         self.entries.binary_search_by_key(&id, |(id, _)| *id)
     }
 }
