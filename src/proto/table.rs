@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::frame::StreamId;
 
 /// A sorted ring. Ids rise, and streams that were opened together mostly end together: so most are found by their
-/// distance from the first without a search, and little is moved when one goes. (Measured with 64 streams that come and
+/// distance from the last without a search, and little is moved when one goes. (Measured with 64 streams that come and
 /// go: a B-tree's searches were a quarter of the instructions of a dial.)
 #[derive(Debug)]
 pub(crate) struct Table<T> {
@@ -87,21 +87,27 @@ impl<T> Table<T> {
         if self.is_at(guess, id) { Ok(guess) } else { self.search(id) }
     }
 
-    /// Where it is if no id is missing: nothing is further from the first one than the ids between them are many.
+    /// Where it is if no id behind it is missing: nothing is further from the last one than the ids between them are many.
     fn guess(&self, id: StreamId) -> usize {
-        let first = self.entries.front().map_or(0, |(first, _)| first.number());
-        id.number().wrapping_sub(first) as usize
+        let last = self.entries.back().map_or(0, |(last, _)| last.number());
+        self.entries.len().wrapping_sub(1).wrapping_sub(last.wrapping_sub(id.number()) as usize)
     }
 
     fn is_at(&self, at: usize, id: StreamId) -> bool {
         self.entries.get(at).is_some_and(|(there, _)| *there == id)
     }
 
+    /// The same where an id is missing.
     #[cold]
     fn search(&self, id: StreamId) -> Result<usize, usize> {
-        // A new one is behind all others.
-        if self.entries.back().is_none_or(|(last, _)| *last < id) {
+        let (Some((first, _)), Some((last, _))) = (self.entries.front(), self.entries.back()) else { return Err(0) };
+        if *last < id {
             return Err(self.entries.len());
+        }
+        // Old ones that stay have none missing before them, as a rule.
+        let from_first = id.number().wrapping_sub(first.number()) as usize;
+        if self.is_at(from_first, id) {
+            return Ok(from_first);
         }
         self.entries.binary_search_by_key(&id, |(id, _)| *id)
     }
