@@ -219,7 +219,7 @@ pub(crate) fn record_dial_waited() {
 #[cfg(feature = "server")]
 pub(crate) fn record_dial(outcome: &'static str, seconds: Duration) {
     let durations = match outcome {
-        "ok" => fixed!(register_histogram, DIAL_DURATION, "outcome" => "ok"),
+        "ok" => fixed!(DIAL_DURATION, register_histogram, "outcome" => "ok"),
         outcome => histogram!(DIAL_DURATION, "outcome" => outcome),
     };
     durations.record(seconds);
@@ -240,16 +240,16 @@ pub(crate) fn record_failed_wait(kind: ErrorKind, seconds: Duration) {
 
 /// A stream is open.
 pub(crate) fn record_stream_opened() {
-    fixed!(register_gauge, STREAMS_OPEN).increment(1.0);
+    fixed!(STREAMS_OPEN, register_gauge).increment(1.0);
 }
 
 /// A stream is gone, and so it ended.
 pub(crate) fn record_stream_closed(end: StreamEnd) {
-    fixed!(register_gauge, STREAMS_OPEN).decrement(1.0);
+    fixed!(STREAMS_OPEN, register_gauge).decrement(1.0);
     let ended = match end {
-        StreamEnd::Complete => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Complete.as_str()),
-        StreamEnd::Cancelled => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Cancelled.as_str()),
-        StreamEnd::Reset => fixed!(register_counter, STREAMS, "outcome" => StreamEnd::Reset.as_str()),
+        StreamEnd::Complete => fixed!(STREAMS, register_counter, "outcome" => StreamEnd::Complete.as_str()),
+        StreamEnd::Cancelled => fixed!(STREAMS, register_counter, "outcome" => StreamEnd::Cancelled.as_str()),
+        StreamEnd::Reset => fixed!(STREAMS, register_counter, "outcome" => StreamEnd::Reset.as_str()),
         StreamEnd::Failed(_) => counter!(STREAMS, "outcome" => end.as_str()),
     };
     ended.increment(1);

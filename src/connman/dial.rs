@@ -209,7 +209,7 @@ impl<T: Handle> Dialing<T> {
     fn poll_steps(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<T::Stream, Error>> {
         loop {
             match &mut self.step {
-                Step::Seek => match self.seeking.poll(cx, self.not_before) {
+                Step::Seek => match self.seeking.poll(cx, now, self.not_before) {
                     Poll::Pending => {
                         self.expired = false; // it waits for more than that session
                         if let Some(end) = self.seeking.end() {

@@ -57,7 +57,7 @@ impl Future for WaitFor {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let found = ready!(self.0.poll(cx, Epoch::new(0)));
+        let found = ready!(self.0.poll(cx, Instant::now(), Epoch::new(0)));
         Poll::Ready(found.map(drop).map_err(refused))
     }
 }
@@ -73,21 +73,24 @@ pub(super) struct Seeking<T: Handle> {
     inner: Arc<Inner<T>>,
     pub(super) key: AgentKey,
     pub(super) max_wait: Option<Duration>,
-    /// The end of `max_wait`, from the first poll. One that is too far away to be told is none.
-    last: Option<Instant>,
+    /// Since the first poll.
+    started: Option<Instant>,
     waiting: Option<Waiting<T>>,
 }
 
 impl<T: Handle> Seeking<T> {
     pub(super) fn new(inner: &Arc<Inner<T>>, key: &AgentKey) -> Self {
-        Self { inner: Arc::clone(inner), key: key.clone(), max_wait: None, last: None, waiting: None }
+        Self { inner: Arc::clone(inner), key: key.clone(), max_wait: None, started: None, waiting: None }
     }
 
     /// A tunnel and the serial of its session, which is not lower than `not_before`: sessions before were met dead.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, not_before: Epoch) -> Poll<Result<(Epoch, T), Refusal>> {
-        if let (None, Some(most)) = (self.last, self.max_wait) {
-            self.last = Instant::now().checked_add(most);
-        }
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        not_before: Epoch,
+    ) -> Poll<Result<(Epoch, T), Refusal>> {
+        self.started.get_or_insert(now);
         loop {
             let Some(waiting) = &mut self.waiting else {
                 match self.inner.ask(&self.key, not_before, self.wait_left()) {
@@ -122,11 +125,12 @@ impl<T: Handle> Seeking<T> {
 
     /// The end of all waiting, if the caller has set one.
     pub(super) fn last(&self) -> Option<Instant> {
-        self.last
+        self.started?.checked_add(self.max_wait?)
     }
 
+    /// One that is too far away to be told is none.
     fn wait_left(&self) -> Option<Duration> {
-        self.last.map(|last| last.saturating_duration_since(Instant::now()))
+        self.last().map(|last| last.saturating_duration_since(Instant::now()))
     }
 }
 

@@ -71,7 +71,7 @@ macro_rules! histogram {
 /// The handle of a name, and a label if there is one, that are constants. The facade's macros make a key at each call where
 /// the name is no literal; here the compiler does, for what each stream and each dial has told.
 macro_rules! fixed {
-    ($register:ident, $name:expr $(, $label:literal => $value:expr)?) => {{
+    ($name:expr, $register:ident $(, $label:literal => $value:expr)?) => {{
         static LABELS: &[::metrics::Label] = &[$(::metrics::Label::from_static_parts($label, $value))?];
         static KEY: ::metrics::Key = ::metrics::Key::from_static_parts($name, LABELS);
         static METADATA: ::metrics::Metadata<'static> =

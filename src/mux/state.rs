@@ -155,7 +155,7 @@ impl State {
             match event {
                 Event::Opened => {
                     self.rounds.sets.fetch_add(1, Ordering::Release);
-                    after.wake(mem::take(&mut self.incoming.0).into_values());
+                    after.wake(self.incoming.take());
                 }
                 Event::Answered(id) => after.wake(self.streams.get_mut(id).and_then(|slots| slots.answer.take())),
                 Event::Readable(id) => {
@@ -168,7 +168,7 @@ impl State {
                 Event::Draining { code, deadline, jitter, .. } => {
                     self.peer_drain = Some(PeerDrain { code, deadline, jitter });
                     self.rounds.sets.fetch_add(1, Ordering::Release);
-                    after.wake(mem::take(&mut self.drains.0).into_values());
+                    after.wake(self.drains.take());
                     self.open_queued();
                 }
                 Event::LinkDead(_) => self.dead = true,
@@ -183,8 +183,8 @@ impl State {
         self.rounds.reads.fetch_add(1, Ordering::Release);
         let after = &mut self.after;
         after.wake(mem::take(&mut self.streams).into_values().flat_map(Slots::into_wakers));
-        after.wake(mem::take(&mut self.incoming.0).into_values());
-        after.wake(mem::take(&mut self.ended.0).into_values());
+        after.wake(self.incoming.take());
+        after.wake(self.ended.take());
         self.unpark();
     }
 

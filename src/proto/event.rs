@@ -48,11 +48,11 @@ pub enum DeadCause {
     NoAck,
 }
 
-/// Which events wait for the owner, each at most once: those of one stream, or those of none.
+/// The kinds of events that wait for the owner: of one stream, or of none.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(u16);
+pub(crate) struct EventSet(u16);
 
-impl Waiting {
+impl EventSet {
     pub(crate) fn is_empty(&self) -> bool {
         self.0 == 0
     }
@@ -75,7 +75,7 @@ impl Waiting {
 pub(crate) struct Events {
     queue: VecDeque<Event>,
     /// Those of no stream; each stream has its own.
-    waiting: Waiting,
+    waiting: EventSet,
 }
 
 impl Event {
@@ -112,9 +112,9 @@ impl Events {
         }
     }
 
-    /// Adds an event of the stream that has this `waiting`, unless it is in it.
-    pub(crate) fn push_of(&mut self, waiting: &mut Waiting, event: Event) {
-        if waiting.add(&event) {
+    /// Adds an event of the stream that has this set, unless it is in that.
+    pub(crate) fn push_of(&mut self, set: &mut EventSet, event: Event) {
+        if set.add(&event) {
             self.queue.push_back(event);
         }
     }
@@ -123,7 +123,7 @@ impl Events {
         self.queue.is_empty()
     }
 
-    /// The oldest. If it is a stream's, that is to be told by [`Waiting::remove`].
+    /// The oldest. If it is a stream's, that is to be told by [`EventSet::remove`].
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.queue.pop_front()?;
         self.waiting.remove(&event);
@@ -131,8 +131,8 @@ impl Events {
     }
 
     /// Drops what concerns a stream that is forgotten.
-    pub(crate) fn forget_stream(&mut self, id: StreamId, waiting: &Waiting) {
-        if !waiting.is_empty() {
+    pub(crate) fn forget_stream(&mut self, id: StreamId, set: &EventSet) {
+        if !set.is_empty() {
             self.queue.retain(|event| event.stream() != Some(id));
         }
     }
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_event_waits_once_and_in_order_and_the_last_words_count() {
-        let (mut events, mut streams) = (Events::default(), [Waiting::default(), Waiting::default()]);
+        let (mut events, mut streams) = (Events::default(), [EventSet::default(), EventSet::default()]);
         events.push_of(&mut streams[0], Event::Readable(id(1)));
         events.push(draining(CloseCode::RESTART));
         events.push_of(&mut streams[1], Event::Readable(id(2)));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn events_of_one_stream_and_of_none_are_told_apart() {
-        let (mut events, mut waiting) = (Events::default(), Waiting::default());
+        let (mut events, mut waiting) = (Events::default(), EventSet::default());
         let all = [Event::Answered(id(1)), Event::Readable(id(1)), Event::Writable(id(1)), Event::Stopped(id(1))];
         let others =
             [Event::Opened, Event::OpensAvailable, Event::LinkDead(DeadCause::NoAck), draining(CloseCode::RESTART)];
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_concerns_a_forgotten_stream_or_link_is_dropped() {
-        let (mut events, mut streams) = (Events::default(), [Waiting::default(), Waiting::default()]);
+        let (mut events, mut streams) = (Events::default(), [EventSet::default(), EventSet::default()]);
         events.push_of(&mut streams[0], Event::Stopped(id(1)));
         events.push_of(&mut streams[1], Event::Stopped(id(2)));
         events.push(Event::LinkDead(DeadCause::Silent));

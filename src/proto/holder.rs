@@ -218,7 +218,7 @@ impl Session {
         self.first_woken = parked.first().copied().or(self.first_woken);
         for id in parked {
             if let Some(stream) = self.streams.get_mut(id) {
-                self.events.push_of(&mut stream.waiting, Event::Writable(id));
+                self.events.push_of(&mut stream.events, Event::Writable(id));
             }
         }
     }
@@ -261,10 +261,10 @@ impl Session {
         self.wake(id);
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.held) else { return };
         if unanswered && self.role == Role::Server {
-            self.events.push_of(&mut stream.waiting, Event::Answered(id));
+            self.events.push_of(&mut stream.events, Event::Answered(id));
         }
         if !stopped && stream.send.is_stopped() {
-            self.events.push_of(&mut stream.waiting, Event::Stopped(id));
+            self.events.push_of(&mut stream.events, Event::Stopped(id));
         }
     }
 
@@ -272,10 +272,10 @@ impl Session {
     pub(super) fn wake(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         if stream.recv.take_parked() {
-            self.events.push_of(&mut stream.waiting, Event::Readable(id));
+            self.events.push_of(&mut stream.events, Event::Readable(id));
         }
         if stream.send.take_parked() {
-            self.events.push_of(&mut stream.waiting, Event::Writable(id));
+            self.events.push_of(&mut stream.events, Event::Writable(id));
         }
     }
 
@@ -298,7 +298,7 @@ impl Session {
         if let Some(mut stream) = self.streams.remove(id) {
             drop_unread(&mut stream, &mut self.stats, &mut self.tiny);
             self.schedule.forget(id, &stream);
-            self.events.forget_stream(id, &stream.waiting);
+            self.events.forget_stream(id, &stream.events);
             self.on_answer();
         }
     }

@@ -167,7 +167,7 @@ impl Session {
         let Some(stream) = self.streams.on_accept(id, credit)? else { return self.late() };
         let raised = stream.send.on_credit(credit)?;
         if stream.held {
-            self.events.push_of(&mut stream.waiting, Event::Answered(id));
+            self.events.push_of(&mut stream.events, Event::Answered(id));
         }
         self.on_answer();
         if raised {
@@ -183,7 +183,7 @@ impl Session {
         let tiny = stream.recv.on_data(payload, len)?;
         let kept = stream.recv.unread().saturating_sub(before);
         if stream.recv.take_parked() {
-            self.events.push_of(&mut stream.waiting, Event::Readable(id));
+            self.events.push_of(&mut stream.events, Event::Readable(id));
         }
         self.stats.received_bytes = self.stats.received_bytes.saturating_add(size as u64);
         self.stats.unread_bytes = self.stats.unread_bytes.saturating_add(kept);
@@ -209,7 +209,7 @@ impl Session {
         stream.recv.on_fin(final_size)?;
         stream.due.stop = None; // there is nothing left to stop
         if stream.recv.take_parked() {
-            self.events.push_of(&mut stream.waiting, Event::Readable(id));
+            self.events.push_of(&mut stream.events, Event::Readable(id));
         }
         self.reap(id);
         Ok(())
@@ -239,7 +239,7 @@ impl Session {
         let before = stream.send.is_stopped();
         let dropped = stream.send.on_stop(code);
         if !before && stream.send.is_stopped() && stream.held {
-            self.events.push_of(&mut stream.waiting, Event::Stopped(id));
+            self.events.push_of(&mut stream.events, Event::Stopped(id));
         }
         self.queued = self.queued.saturating_sub(dropped);
         self.has_control(id); // its FIN is due
@@ -252,7 +252,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(id)
             && stream.send.take_parked()
         {
-            self.events.push_of(&mut stream.waiting, Event::Writable(id));
+            self.events.push_of(&mut stream.events, Event::Writable(id));
         }
     }
 

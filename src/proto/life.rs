@@ -43,7 +43,7 @@ impl Session {
         if !self.replay.is_empty() {
             self.timers.set(Timer::NoAck, now, self.config.dead_after);
         }
-        self.streams.unanswered().restart(later(now, self.config.accept_timeout));
+        self.streams.restart_answers(later(now, self.config.accept_timeout));
         self.resume_paced(usize::MAX);
         self.pending.drain = self.drain.is_some();
         self.ping(now);
@@ -83,7 +83,7 @@ impl Session {
             }
         }
         while self.up
-            && let Some(id) = self.streams.unanswered().take_overdue(now)
+            && let Some(id) = self.streams.take_overdue(now)
         {
             self.give_up(id);
         }

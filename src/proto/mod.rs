@@ -88,7 +88,7 @@
 //! | `session`, `life`, `holder` | what a session is made of; how it lives and ends; what holders of streams ask and do |
 //! | `input`, `output` | what arrives; what leaves, in which order |
 //! | `streams`, `send_half`, `recv_half`, `views` | the table of streams; the two halves of one; what its holder may do |
-//! | `table` | what there is for each stream |
+//! | `table` | how what belongs to a stream is found by its id |
 //! | `unanswered` | how many opens may be without an answer, and until when |
 //! | `flow` | credit: all its arithmetic |
 //! | `schedule` | whose turn it is |

@@ -243,7 +243,7 @@ impl Session {
             self.queued = self.queued.saturating_sub(laid);
             self.stats.sent_bytes = self.stats.sent_bytes.saturating_add(laid as u64);
             if !self.full && stream.send.is_low() && stream.send.take_parked() {
-                self.events.push_of(&mut stream.waiting, Event::Writable(id));
+                self.events.push_of(&mut stream.events, Event::Writable(id));
             }
             if stream.send.queued() > 0 {
                 self.schedule.data(id, stream);

@@ -247,7 +247,7 @@ impl Session {
         if let Some(id) = event.stream()
             && let Some(stream) = self.streams.get_mut(id)
         {
-            stream.waiting.remove(&event);
+            stream.events.remove(&event);
         }
         Some(event)
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     config::SessionConfig,
     error::{OpenError, StreamError, Violation},
-    event::Waiting,
+    event::EventSet,
     flow::{Lender, SendCredit},
     recv_half::RecvHalf,
     send_half::SendHalf,
@@ -65,7 +65,7 @@ pub(crate) struct Stream {
     pub(crate) in_control: bool,
     pub(crate) in_data: bool,
     /// Its events that the owner has not taken.
-    pub(crate) waiting: Waiting,
+    pub(crate) events: EventSet,
 }
 
 impl Stream {
@@ -206,7 +206,7 @@ impl Streams {
             held: true,
             in_control: false,
             in_data: false,
-            waiting: Waiting::default(),
+            events: EventSet::default(),
         })
     }
 
@@ -259,13 +259,19 @@ impl Streams {
         }
     }
 
-    pub(crate) fn unanswered(&mut self) -> &mut Unanswered {
-        &mut self.unanswered
-    }
-
     /// When the answer to the oldest open is overdue.
     pub(crate) fn answer_due(&self) -> Option<Instant> {
         self.unanswered.deadline()
+    }
+
+    /// An open whose answer is overdue; taken once.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<StreamId> {
+        self.unanswered.take_overdue(now)
+    }
+
+    /// All opens have their whole time again, since there was no link for them.
+    pub(crate) fn restart_answers(&mut self, answer_by: Instant) {
+        self.unanswered.restart(answer_by);
     }
 
     /// The peer accepted. `Ok(None)` when the stream is past.

@@ -77,6 +77,22 @@ fn each_event_waits_once_when_nobody_asks() {
 }
 
 #[test]
+fn an_event_waits_once_until_it_is_taken_and_comes_again_after_that() {
+    for role in ROLES {
+        let mut hand = Hand::new(role);
+        let stream = hand.open();
+        for _ in 0..2 {
+            for _ in 0..3 {
+                assert_eq!(hand.read(stream), Ok(Read::Blocked));
+                hand.say(&[data(stream, *b"a")]).unwrap();
+                assert_eq!(hand.read(stream), Ok(Read::Bytes("a".into())));
+            }
+            assert_eq!(hand.events(), [Event::Readable(stream)]);
+        }
+    }
+}
+
+#[test]
 fn the_same_inputs_give_the_same_outputs() {
     let run = || {
         let mut hand = Hand::new(Role::Server);

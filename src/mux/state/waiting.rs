@@ -1,7 +1,7 @@
 //! Who waits for what: for one stream, or in a set with others.
 
 use std::{
-    collections::BTreeMap,
+    mem,
     sync::{Arc, atomic::AtomicU64},
     task::Waker,
 };
@@ -43,7 +43,7 @@ pub(in crate::mux) enum Wait {
 
 /// Wakers of futures that wait for the same thing, by ticket, so that a dropped future leaves nothing behind.
 #[derive(Default)]
-pub(in crate::mux) struct Waiters(pub(super) BTreeMap<u64, Waker>);
+pub(in crate::mux) struct Waiters(Vec<(u64, Waker)>); // sorted; one, as a rule
 
 impl State {
     /// Has `waker` woken when `stream` has what is waited for. Only the last one is.
@@ -51,7 +51,8 @@ impl State {
         let Some(slots) = self.streams.get_mut(stream) else {
             let mut slots = Slots::default();
             *slots.of(wait) = Some(waker.clone());
-            return self.streams.insert(stream, slots);
+            self.streams.insert(stream, slots);
+            return;
         };
         let slot = slots.of(wait);
         if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
@@ -77,13 +78,13 @@ impl State {
             Some(ticket) => ticket,
             None => *ticket.insert(self.ticket()),
         };
-        let old = of(self).0.insert(ticket, waker.clone());
+        let old = of(self).set(ticket, waker.clone());
         self.after.discard(old);
     }
 
     /// Undoes [`wait_in`](Self::wait_in).
     pub(in crate::mux) fn leave(&mut self, of: fn(&mut Self) -> &mut Waiters, ticket: u64) {
-        let old = of(self).0.remove(&ticket);
+        let old = of(self).remove(ticket);
         self.after.discard(old);
     }
 
@@ -111,6 +112,29 @@ impl State {
     #[cfg(test)]
     pub(in crate::mux) fn ended(&mut self) -> &mut Waiters {
         &mut self.ended
+    }
+}
+
+impl Waiters {
+    /// Gives the waker that this ticket had.
+    fn set(&mut self, ticket: u64, waker: Waker) -> Option<Waker> {
+        match self.0.binary_search_by_key(&ticket, |(ticket, _)| *ticket) {
+            Ok(at) => self.0.get_mut(at).map(|(_, old)| mem::replace(old, waker)),
+            Err(at) => {
+                self.0.insert(at, (ticket, waker));
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, ticket: u64) -> Option<Waker> {
+        let at = self.0.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok()?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// All, in the order of their tickets.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        mem::take(&mut self.0).into_iter().map(|(_, waker)| waker)
     }
 }
 
