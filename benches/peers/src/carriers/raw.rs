@@ -1,4 +1,5 @@
-//! One WebSocket and nothing above it: messages of 64 KiB, with tungstenite's defaults and no copy of ours.
+//! One WebSocket and nothing above it: messages of 64 KiB, with tungstenite's defaults and no copy of ours. Turns are as
+//! long as with the others.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -6,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::{
-    commands::{CHUNK, Command, piece},
+    commands::{CHUNK, Command, Turn, piece},
     task::Way,
 };
 
@@ -57,18 +58,21 @@ async fn say(socket: &mut Socket, command: Command) {
 
 async fn send(socket: &mut Socket, bytes: u64) {
     let chunk = Bytes::from(vec![0x5a; CHUNK]);
-    let mut left = bytes;
+    let (mut left, mut turn) = (bytes, Turn::default());
     while left > 0 {
         let piece = piece(left);
         socket.send(Message::Binary(chunk.slice(..piece))).await.expect("an open socket");
         left -= piece as u64;
+        turn.took(piece).await;
     }
 }
 
 async fn receive(socket: &mut Socket, bytes: u64) {
-    let mut left = bytes;
+    let (mut left, mut turn) = (bytes, Turn::default());
     while left > 0 {
-        left = left.saturating_sub(next(socket).await as u64);
+        let came = next(socket).await;
+        left = left.saturating_sub(came as u64);
+        turn.took(came).await;
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) struct Scale {
     pub(crate) rounds: usize,
     /// Rounds of what takes some tenths of a second: what one of them comes to varies more than gates leave room for.
     pub(crate) short_rounds: usize,
+    /// Rounds of bulk data, which vary more yet.
+    pub(crate) bulk_rounds: usize,
     pub(crate) trips: u64,
     pub(crate) dials: u64,
     pub(crate) requests: u64,
@@ -34,6 +36,7 @@ impl Scale {
     const NORMAL: Self = Self {
         rounds: 5,
         short_rounds: 15,
+        bulk_rounds: 30,
         trips: 4000,
         dials: 2000,
         requests: 4000,
@@ -52,6 +55,7 @@ impl Scale {
     const QUICK: Self = Self {
         rounds: 1,
         short_rounds: 1,
+        bulk_rounds: 1,
         trips: 50,
         dials: 64,
         requests: 128,
@@ -69,6 +73,11 @@ impl Scale {
     pub(crate) fn of(args: &Args) -> Self {
         let scale = if args.quick { Self::QUICK } else { Self::NORMAL };
         let each = |rounds| args.rounds.map_or(rounds, |asked| asked * rounds / scale.rounds);
-        Self { rounds: each(scale.rounds), short_rounds: each(scale.short_rounds), ..scale }
+        Self {
+            rounds: each(scale.rounds),
+            short_rounds: each(scale.short_rounds),
+            bulk_rounds: each(scale.bulk_rounds),
+            ..scale
+        }
     }
 }
