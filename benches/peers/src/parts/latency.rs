@@ -22,15 +22,22 @@ const CARRIERS: [Carrier; 9] = [
     Carrier::H2,
 ];
 
+const KINDS: [Quantity; 4] = [Quantity::Trip, Quantity::Dial, Quantity::DialConfirmed, Quantity::Get];
+
 pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     let mut pairs = pairs(&CARRIERS, Cores::One, Between::Nothing).await?;
-    // What is used for the first time costs more: a small round that does not count.
+    // What is used for the first time costs more: a round that does not count.
     for pair in &mut pairs {
-        small(pair, scale.trips / 10, scale.dials / 10, &mut Book::default()).await?;
+        for kind in KINDS {
+            small(pair, kind, scale.small, &mut Book::default()).await?;
+        }
     }
-    for round in 0..scale.short_rounds {
-        for pair in in_turn(&mut pairs, round) {
-            small(pair, scale.trips, scale.dials, book).await?;
+    for round in 0..scale.small_rounds {
+        // One kind after the other, so that what is compared is measured within a moment.
+        for kind in KINDS {
+            for pair in in_turn(&mut pairs, round) {
+                small(pair, kind, scale.small, book).await?;
+            }
         }
     }
     for _ in 0..scale.rounds {
@@ -41,21 +48,18 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
     stop(pairs).await
 }
 
-async fn small(pair: &mut Pair, trips: u64, dials: u64, book: &mut Book) -> Result<()> {
-    let carrier = pair.carrier;
-    let sample = pair.run(Task::Trips { n: trips }).await?;
-    book.add(Quantity::Trip, carrier, sample.taken.seconds / trips as f64);
-    if carrier == Carrier::Raw {
-        return Ok(());
-    }
-    let sample = pair.run(Task::Dials { n: dials, at_once: 1, confirmed: false }).await?;
-    book.add(Quantity::Dial, carrier, sample.taken.seconds / dials as f64);
-    if carrier == Carrier::Native {
-        let sample = pair.run(Task::Dials { n: dials, at_once: 1, confirmed: true }).await?;
-        book.add(Quantity::DialConfirmed, carrier, sample.taken.seconds / dials as f64);
-    }
-    let sample = pair.run(Task::Requests { n: trips, connections: 1 }).await?;
-    book.add(Quantity::Get, carrier, sample.taken.seconds / trips as f64);
+/// So many of a kind, one after the other, if this carrier has it.
+async fn small(pair: &mut Pair, kind: Quantity, n: u64, book: &mut Book) -> Result<()> {
+    let task = match (kind, pair.carrier) {
+        (Quantity::Trip, _) => Task::Trips { n },
+        (_, Carrier::Raw) => return Ok(()),
+        (Quantity::Dial, _) => Task::Dials { n, at_once: 1, confirmed: false },
+        (Quantity::DialConfirmed, Carrier::Native) => Task::Dials { n, at_once: 1, confirmed: true },
+        (Quantity::Get, _) => Task::Requests { n, connections: 1 },
+        _ => return Ok(()),
+    };
+    let sample = pair.run(task).await?;
+    book.add(kind, pair.carrier, sample.taken.seconds / n as f64);
     Ok(())
 }
 

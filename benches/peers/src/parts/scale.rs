@@ -8,6 +8,10 @@ use crate::args::Args;
 #[derive(Debug, Clone)]
 pub(crate) struct Scale {
     pub(crate) rounds: usize,
+    /// Rounds of so many round trips, dials or GETs, one at a time: pieces so short that whatever else the machine does falls
+    /// on the ones that are compared alike, or on few.
+    pub(crate) small_rounds: usize,
+    pub(crate) small: u64,
     /// Rounds of what takes some tenths of a second: what one of them comes to varies more than gates leave room for.
     pub(crate) short_rounds: usize,
     /// Rounds of bulk data, which vary more yet.
@@ -35,6 +39,8 @@ impl Scale {
     /// Short pieces: what else the machine does then falls on both sides of a ratio, or on few rounds.
     const NORMAL: Self = Self {
         rounds: 5,
+        small_rounds: 60,
+        small: 800,
         short_rounds: 15,
         bulk_rounds: 30,
         trips: 4000,
@@ -54,6 +60,8 @@ impl Scale {
     /// Enough to see that it works.
     const QUICK: Self = Self {
         rounds: 1,
+        small_rounds: 1,
+        small: 50,
         short_rounds: 1,
         bulk_rounds: 1,
         trips: 50,
@@ -75,6 +83,7 @@ impl Scale {
         let each = |rounds| args.rounds.map_or(rounds, |asked| asked * rounds / scale.rounds);
         Self {
             rounds: each(scale.rounds),
+            small_rounds: each(scale.small_rounds),
             short_rounds: each(scale.short_rounds),
             bulk_rounds: each(scale.bulk_rounds),
             ..scale
