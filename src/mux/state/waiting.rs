@@ -41,9 +41,10 @@ pub(in crate::mux) enum Wait {
     Stopped,
 }
 
-/// Wakers of futures that wait for the same thing, by ticket, so that a dropped future leaves nothing behind.
+/// Wakers of futures that wait for the same thing, sorted by ticket, so that a dropped future leaves nothing behind. It is
+/// one, as a rule.
 #[derive(Default)]
-pub(in crate::mux) struct Waiters(Vec<(u64, Waker)>); // sorted; one, as a rule
+pub(in crate::mux) struct Waiters(Vec<(u64, Waker)>);
 
 impl State {
     /// Has `waker` woken when `stream` has what is waited for. Only the last one is.
