@@ -215,6 +215,7 @@ fn a_plan_is_its_seeds_and_keeps_to_the_transfer() {
             let passes: u64 = cuts.iter().map(|cut| cut.after_bytes).sum();
             assert!(passes < bytes * 9 / 10, "{seed}: {passes} of {bytes}");
             assert!(cuts.iter().all(|cut| cut.after_bytes > 0));
+            assert!(cuts[0].after_bytes > 2_000, "{seed}: the first session begins");
         }
     }
     let cuts = Vec::from_iter(Plan::new(1, 10_000, Way::ToAgent, 10_000 << 20));

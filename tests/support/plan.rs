@@ -52,7 +52,8 @@ pub(crate) struct Plan {
     left: u64,
     bulk: Way,
     mean: u64,
-    // Cuts since the last one that surely let a message through.
+    // Cuts since the last one that surely let a message through. The first one of a plan is such a one: a session of
+    // which the agent has no word yet is begun anew, and not resumed.
     in_vain: u32,
 }
 
@@ -75,7 +76,7 @@ impl Plan {
     /// Cuts for a transfer of so many bytes that go this way. As many bytes as that cannot have passed before the last
     /// cut, so that none comes too late.
     pub(crate) fn new(seed: u64, cuts: u64, bulk: Way, bytes: u64) -> Self {
-        Self { random: seed, left: cuts, bulk, mean: bytes / 2 / cuts, in_vain: 0 }
+        Self { random: seed, left: cuts, bulk, mean: bytes / 2 / cuts, in_vain: MOST_IN_VAIN }
     }
 
     /// A number from 1 to `most`, by SplitMix64.
