@@ -1,6 +1,9 @@
 //! The right of one link to act on its session, from its binding until it is superseded or given back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use tokio::time::Instant as TokioInstant;
 
@@ -44,6 +47,11 @@ impl Bound {
     /// Whether a stream of the peer's was taken or accepted since this was asked last.
     pub(super) fn take_begun(&self) -> bool {
         self.shared.take_begun()
+    }
+
+    /// How often readers of streams were woken, in all.
+    pub(super) fn readers_woken(&self) -> u64 {
+        self.shared.rounds().reads.load(Ordering::Relaxed)
     }
 
     /// Runs `f` under the lock if the link is still the bound one.

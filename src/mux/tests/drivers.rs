@@ -1,12 +1,12 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt, future};
+use futures_util::{SinkExt, StreamExt, future, poll};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -333,6 +333,29 @@ async fn close_behind_many_messages_is_found_when_the_peer_takes_no_more() {
     agent.drain(CloseCode::DRAINED, Duration::ZERO, Duration::ZERO, "");
     assert_eq!(tokio::spawn(driver).await.unwrap(), LinkEnd::Closed(Some(CloseCode::REPLACED)));
     assert_eq!(agent.ended(), Some(SessionEnd::Replaced));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let [server, agent] = [Role::Server, Role::Agent].map(|role| tunnel(role, &SessionConfig::default()));
+    let mut driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
+    tokio::spawn(agent.link_up(link(far, Side::Client), Epoch::new(1), 0).unwrap());
+    let mut near = open_early(&server).await.unwrap();
+    assert!(poll!(&mut driver).is_pending());
+    let mut far = agent.incoming().await.unwrap().accept().unwrap();
+    idle().await;
+    assert!(poll!(&mut driver).is_pending());
+    let mut byte = [0];
+    assert!(poll!(pin!(near.read(&mut byte))).is_pending());
+    let writer = tokio::spawn(async move { far.write_all(&[7; 300 * 1024]).await });
+    idle().await;
+    assert!(writer.is_finished(), "all of it is on its way");
+
+    assert!(poll!(&mut driver).is_pending());
+    assert_eq!(server.stats().unread_bytes, 64 * 1024);
+    assert!(poll!(&mut driver).is_pending());
+    assert_eq!(server.stats().unread_bytes, 300 * 1024, "nobody waits for a turn");
 }
 
 #[tokio::test(start_paused = true)]
