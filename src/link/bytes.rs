@@ -109,7 +109,7 @@ impl ByteLink {
         self.park(cx, &ready);
         ready!(ready)?;
         let taken = buf.remaining().min(CHUNK);
-        self.link.start_send_buf(&mut buf, taken)?;
+        self.link.start_send_buf(all, &mut buf, taken)?;
         self.unflushed = true;
         match self.flush(all) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

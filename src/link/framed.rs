@@ -219,15 +219,23 @@ impl Framed {
         Ok(())
     }
 
-    /// The same for so many bytes that lie elsewhere.
-    pub(super) fn start_copied(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
+    /// The same for so many bytes that lie elsewhere, of which a large first part may be written at once from there.
+    pub(super) fn start_from(&mut self, cx: &mut Context<'_>, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
         if self.closed {
             return Err(LinkError::Eof);
         }
         let key = self.key();
         let header = Header { is_last: true, opcode: Opcode::Binary, len: len as u64, mask: key };
-        self.outbound.push_header(header);
         let mut at = 0;
+        if key.is_none() {
+            let first = buf.chunk().len().min(len);
+            let wire = Pin::new(&mut self.wire);
+            self.outbound.push_or_write(wire, cx, header, &buf.chunk()[..first]).map_err(LinkError::Io)?;
+            buf.advance(first);
+            at = first;
+        } else {
+            self.outbound.push_header(header);
+        }
         while at < len {
             let n = buf.chunk().len().min(len - at);
             self.outbound.push_copied(&buf.chunk()[..n], key.map(|key| rotated(key, at)));

@@ -168,12 +168,18 @@ impl MessageLink {
         self.framed.start_message(message)
     }
 
-    /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be.
-    pub(crate) fn start_send_buf(&mut self, buf: &mut impl Buf, len: usize) -> Result<(), LinkError> {
+    /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be. What
+    /// the connection takes at once is not buffered.
+    pub(crate) fn start_send_buf(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut impl Buf,
+        len: usize,
+    ) -> Result<(), LinkError> {
         if len > self.max_outgoing {
             return self.start_send(buf.copy_to_bytes(len));
         }
-        self.framed.start_copied(buf, len)
+        self.framed.start_from(cx, buf, len)
     }
 
     /// Writes all that is buffered.

@@ -133,6 +133,30 @@ impl Outbound {
         }
     }
 
+    /// Queues a header and a payload that lies elsewhere and needs no mask. A large one with nothing before it is written
+    /// from there, as far as the wire takes it, and only the rest is copied.
+    pub(super) fn push_or_write(
+        &mut self,
+        wire: Pin<&mut Wire>,
+        cx: &mut Context<'_>,
+        header: Header,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let (bytes, n) = header.encode();
+        let mut unsent = [&bytes[..n], payload];
+        if self.is_empty()
+            && !self.joins
+            && payload.len() >= SHARED
+            && let Poll::Ready(written) = wire.poll_write_vectored(cx, &unsent.map(IoSlice::new))
+        {
+            let written = written?;
+            let of_header = written.min(n);
+            unsent = [&bytes[of_header..n], &payload[written - of_header..]];
+        }
+        unsent.into_iter().filter(|piece| !piece.is_empty()).for_each(|piece| self.push_copied(piece, None));
+        Ok(())
+    }
+
     fn count(&mut self, queued: usize) {
         self.len += queued;
         self.batch += queued;
@@ -255,6 +279,34 @@ mod tests {
             assert_eq!(outbound.len(), expected.len() - cut);
             assert!(written(outbound).0 == expected[cut..], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_payload_that_lies_elsewhere_is_written_from_there_and_what_is_left_over_follows() {
+        let header = |len| Header { is_last: true, opcode: Opcode::Binary, len: len as u64, mask: None };
+        for len in [1, SHARED - 1, SHARED, 2 * SHARED] {
+            for first in [0, 1, 3, 4, 5, 100, usize::MAX] {
+                let pace = if first == usize::MAX { vec![] } else { vec![first as u8] };
+                let pipe = Pipe::new(Pace::default(), Pace::new(pace), false);
+                let mut wire = Wire::new(pipe.clone(), &[]);
+                let mut outbound = Outbound::new(&wire);
+                let mut cx = Context::from_waker(Waker::noop());
+                outbound.push_or_write(Pin::new(&mut wire), &mut cx, header(len), &bytes(len)).unwrap();
+                let (head, n) = header(len).encode();
+                let expected = [&head[..n], &bytes(len)].concat();
+                let taken = if len < SHARED { 0 } else { first.min(expected.len()) };
+                assert_eq!(pipe.written(), expected[..taken], "{len} bytes, of which a write takes {first}");
+                assert_eq!(written(outbound).0, expected[taken..]);
+            }
+        }
+        // What comes behind something waits for it.
+        let pipe = Pipe::new(Pace::default(), Pace::default(), false);
+        let mut wire = Wire::new(pipe.clone(), &[]);
+        let mut outbound = Outbound::new(&wire);
+        outbound.push(bytes(3), None);
+        let mut cx = Context::from_waker(Waker::noop());
+        outbound.push_or_write(Pin::new(&mut wire), &mut cx, header(SHARED), &bytes(SHARED)).unwrap();
+        assert_eq!((pipe.written().len(), outbound.len()), (0, 3 + 4 + SHARED));
     }
 
     #[test]
