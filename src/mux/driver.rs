@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     mem,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
     time::Instant,
@@ -22,7 +22,7 @@ use super::{
     state::{State, Verdict},
 };
 use crate::{
-    frame::{CloseCode, MAX_MESSAGE},
+    frame::{CloseCode, MAX_MESSAGE, Message},
     link::{LinkEnd, LinkError, MessageLink},
     metrics::{self, StreamBytes},
     proto::SessionEnd,
@@ -48,11 +48,18 @@ const TURNS: u8 = 4;
 /// How many messages one poll gives out. What the link buffers is what lies below the scheduler, not this.
 const TRANSMIT_BATCH: usize = 16;
 
+/// Bytes given out that are about one full message: its writer, if it was woken for more, has a turn before they leave,
+/// so that two messages leave in one write. (Measured on one stream: down a link of 60 ms whose ends are busy a tenth
+/// faster, on loopback 1 %.) Without replay both buffers would be freed at once, and so large a piece given back to the
+/// system and faulted in anew (measured: a quarter slower).
+const GATHERED: Range<usize> = MAX_MESSAGE / 2..MAX_MESSAGE * 3 / 2;
+
 /// The future that owns one link and ends with it.
 ///
 /// Each poll does a bounded amount of work, in this order: is the link still the bound one? → take in up to 16
 /// messages → deadlines → let those run whom these woke, a few times → give out up to 16 messages → wake whom each step
-/// concerns, after its lock → flush, once → park, or wake itself again if a bound was reached. The lock of the session is never held over a call to the link.
+/// concerns, after its lock → let a writer in bulk run once more → flush, once → park, or wake itself again if a bound
+/// was reached. The lock of the session is never held over a call to the link.
 ///
 /// The loss of a link does not end the session; that is for whoever awaits the [`LinkEnd`] to decide.
 ///
@@ -79,7 +86,18 @@ struct Driving {
     received: Vec<Bytes>,
     /// How many turns those had whom the last messages woke.
     turns: u8,
+    /// Writers have their turn before what was given out leaves.
+    gathering: bool,
     bytes: StreamBytes,
+}
+
+/// What one poll gave out.
+#[derive(Debug, Default)]
+struct Given {
+    /// It was all for now.
+    all: bool,
+    /// Those who wrote it were woken, and are about to add as much.
+    refills: bool,
 }
 
 impl Driver {
@@ -94,6 +112,7 @@ impl Driver {
             now: now(),
             received: Vec::new(),
             turns: 0,
+            gathering: false,
             bytes: StreamBytes::default(),
         };
         Self { driving: Some(driving), farewell: None, end: LinkEnd::Aborted }
@@ -140,11 +159,16 @@ impl Driving {
             return ControlFlow::Continue(());
         }
         self.turns = 0;
-        let all_sent = self.transmit(cx)?;
+        let given = self.transmit(cx)?;
+        self.gathering = given.refills && !self.gathering;
+        if self.gathering {
+            cx.waker().wake_by_ref();
+            return ControlFlow::Continue(());
+        }
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx) {
             return self.write_failed(cx, error);
         }
-        if !(all_received && all_sent) {
+        if !(all_received && given.all) {
             cx.waker().wake_by_ref();
         }
         ControlFlow::Continue(())
@@ -218,20 +242,22 @@ impl Driving {
         ControlFlow::Continue(())
     }
 
-    /// Whether that was all for now. A message is made only once the link has room for it, so that none waits
-    /// between the two while others would be due before it.
-    fn transmit(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, bool> {
+    /// A message is made only once the link has room for it, so that none waits between the two while others would be
+    /// due before it.
+    fn transmit(&mut self, cx: &mut Context<'_>) -> ControlFlow<Outcome, Given> {
+        let (mut bytes, mut refills) = (0, false);
         for _ in 0..TRANSMIT_BATCH {
             let room = match self.link.poll_ready(cx) {
                 Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(error)) => return self.write_failed(cx, error).map_continue(|()| false),
+                Poll::Ready(Err(error)) => return self.write_failed(cx, error).map_continue(|()| Given::default()),
                 Poll::Pending => false,
             };
-            let (message, parked) = self.session(|state, now| {
+            let (message, parked, wakes) = self.session(|state, now| {
                 let wanted = room && state.session.wants_transmit();
                 let message = if wanted { state.session.poll_transmit(now) } else { None };
                 // What became possible by this message may be something to send.
                 state.settle();
+                let wakes = state.session.keeps() && state.wakes();
                 let last = message.is_none() || !state.session.wants_transmit();
                 // Parked in the same critical section that found nothing to send. What was counted is told beside what
                 // is sent, which is soon where something comes: it is acked.
@@ -239,22 +265,24 @@ impl Driving {
                     let news = (message.is_some() || !room).then(|| state.unreported());
                     (state.park(cx.waker(), room), news)
                 });
-                (message, parked)
+                (message, parked, wakes)
             })?;
+            refills |= wakes;
+            bytes += message.as_ref().map_or(0, Message::len);
             if let Some(message) = message
                 && let Err(error) = self.link.start_send(message)
             {
-                return self.write_failed(cx, error).map_continue(|()| false);
+                return self.write_failed(cx, error).map_continue(|()| Given::default());
             }
             if let Some((timeout, news)) = parked {
                 if let Some(news) = news {
                     news.record(self.now, &mut self.bytes);
                 }
                 self.arm(cx, timeout);
-                return ControlFlow::Continue(true);
+                return ControlFlow::Continue(Given { all: true, refills: refills && GATHERED.contains(&bytes) });
             }
         }
-        ControlFlow::Continue(false)
+        ControlFlow::Continue(Given::default())
     }
 
     /// Has this task woken at the timeout, or before: to move the timer for each message costs more than to find now

@@ -131,6 +131,11 @@ impl State {
         }
     }
 
+    /// Whether anybody is woken once the lock is released.
+    pub(super) fn wakes(&self) -> bool {
+        self.after.wakes()
+    }
+
     /// What is to be done once the lock is released.
     pub(super) fn take_after(&mut self) -> After {
         mem::take(&mut self.after)

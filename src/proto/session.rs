@@ -235,6 +235,11 @@ impl Session {
         self
     }
 
+    /// Whether what was sent is kept until it is acked.
+    pub(crate) fn keeps(&self) -> bool {
+        !self.replay.is_off()
+    }
+
     /// How many counted messages of the peer were handled: what HELLO and WELCOME tell as `received`.
     #[must_use]
     pub fn received(&self) -> u64 {

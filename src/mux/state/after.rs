@@ -29,6 +29,11 @@ impl After {
         }
     }
 
+    /// Whether anybody is to be woken.
+    pub(super) fn wakes(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// Has these woken, in order.
     #[inline]
     pub(super) fn wake(&mut self, wakers: impl IntoIterator<Item = Waker>) {

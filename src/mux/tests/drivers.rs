@@ -359,6 +359,29 @@ async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already()
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_messages_of_a_writer_in_bulk_leave_together() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let [server, agent] = [Role::Server, Role::Agent].map(|role| tunnel(role, &SessionConfig::default()));
+    let mut driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
+    tokio::spawn(agent.link_up(link(far, Side::Client), Epoch::new(1), 0).unwrap());
+    let mut near = open_early(&server).await.unwrap();
+    assert!(poll!(&mut driver).is_pending());
+    let _far = agent.incoming().await.unwrap().accept().unwrap();
+    idle().await;
+    // The answer and the first credit.
+    assert!(poll!(&mut driver).is_pending());
+    tokio::spawn(async move { near.write_all(&[7; 300 * 1024]).await });
+    idle().await;
+    let mut arrived = Vec::new();
+    for _ in 0..5 {
+        assert!(poll!(&mut driver).is_pending());
+        idle().await;
+        arrived.push(agent.stats().unread_bytes / 1024);
+    }
+    assert_eq!(arrived, [0, 128, 128, 256, 300]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropped_driver_leaves_the_session_alive_without_a_link() {
     let pair = Pair::new();
     let (mut near, mut far) = pair.stream().await;
