@@ -30,6 +30,10 @@ fn is_paced(pair: &&mut Pair) -> bool {
     pair.carrier != Carrier::YamuxTcp
 }
 
+/// What is compared while it fills both cores: one ratio of it may be half as large again as the next, and it has twice
+/// the rounds.
+const FULL: [Carrier; 2] = [Carrier::NativeWide, Carrier::Tcp];
+
 /// Each round trip and dial takes as long as the link is: few are enough.
 const FEW: u64 = 2;
 
@@ -44,13 +48,17 @@ pub(crate) async fn measure(scale: &Scale, book: &mut Book) -> Result<()> {
         for pair in pairs.iter_mut().filter(is_paced) {
             bytes.push((pair.carrier, [flow.fitting(pair, Way::Up).await?, flow.fitting(pair, Way::Down).await?]));
         }
-        for round in 0..scale.rounds {
-            for pair in in_turn(&mut pairs, round) {
+        for round in 0..2 * scale.rounds {
+            let all = round < scale.rounds;
+            for pair in in_turn(&mut pairs, round).filter(|_| all) {
                 small(pair, *ms, book).await?;
             }
             for (i, way) in Way::BOTH.into_iter().enumerate() {
                 for pair in in_turn(&mut pairs, 0).filter(is_paced) {
                     let carrier = pair.carrier;
+                    if !all && !FULL.contains(&carrier) {
+                        continue;
+                    }
                     let bytes = bytes.iter().find(|(known, _)| *known == carrier).map_or(LEAST, |(_, bytes)| bytes[i]);
                     book.add(
                         Quantity::DelayedBulk(way, *ms),
