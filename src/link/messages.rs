@@ -168,8 +168,8 @@ impl MessageLink {
         self.framed.start_message(message)
     }
 
-    /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be. What
-    /// the connection takes at once is not buffered.
+    /// The same for a message of so many bytes that lie elsewhere, and are masked on the way where they have to be. Of a
+    /// large one that needs no mask, with nothing before it, what the connection takes at once is not buffered.
     pub(crate) fn start_send_buf(
         &mut self,
         cx: &mut Context<'_>,

@@ -49,7 +49,7 @@ impl Bound {
         self.shared.take_begun()
     }
 
-    /// How often readers of streams were woken, in all.
+    /// How often there was news for readers of streams, each time for one that had found none before.
     pub(super) fn readers_woken(&self) -> u64 {
         self.shared.rounds().reads.load(Ordering::Relaxed)
     }

@@ -359,7 +359,7 @@ async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already()
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_messages_of_a_writer_in_bulk_leave_together() {
+async fn a_writer_in_bulk_has_a_turn_before_its_message_leaves() {
     let (near, far) = tokio::io::duplex(1 << 20);
     let [server, agent] = [Role::Server, Role::Agent].map(|role| tunnel(role, &SessionConfig::default()));
     let mut driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
