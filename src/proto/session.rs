@@ -236,6 +236,7 @@ impl Session {
     }
 
     /// Whether what was sent is kept until it is acked.
+    #[cfg(any(feature = "server", feature = "agent"))]
     pub(crate) fn keeps(&self) -> bool {
         !self.replay.is_off()
     }
