@@ -18,7 +18,7 @@ use crate::{
     frame::{CloseCode, Frame, MessageHead, decode},
     key::Epoch,
     link::{LinkEnd, LinkError, Side},
-    mux::{BindError, MuxTunnel, closing::close_message},
+    mux::{BindError, Driver, MuxStream, MuxTunnel, closing::close_message},
     proto::{Role, SessionConfig, SessionEnd},
 };
 
@@ -335,17 +335,24 @@ async fn close_behind_many_messages_is_found_when_the_peer_takes_no_more() {
     assert_eq!(agent.ended(), Some(SessionEnd::Replaced));
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already() {
+/// Both tunnels, the server's driver, which nobody polls, and the ends of an open stream.
+async fn polled_by_hand() -> ([MuxTunnel; 2], Driver, [MuxStream; 2]) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let [server, agent] = [Role::Server, Role::Agent].map(|role| tunnel(role, &SessionConfig::default()));
     let mut driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
     tokio::spawn(agent.link_up(link(far, Side::Client), Epoch::new(1), 0).unwrap());
-    let mut near = open_early(&server).await.unwrap();
+    let near = open_early(&server).await.unwrap();
     assert!(poll!(&mut driver).is_pending());
-    let mut far = agent.incoming().await.unwrap().accept().unwrap();
+    let far = agent.incoming().await.unwrap().accept().unwrap();
     idle().await;
+    // The answer and the first credit.
     assert!(poll!(&mut driver).is_pending());
+    ([server, agent], driver, [near, far])
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already() {
+    let ([server, _agent], mut driver, [mut near, mut far]) = polled_by_hand().await;
     let mut byte = [0];
     assert!(poll!(pin!(near.read(&mut byte))).is_pending());
     let writer = tokio::spawn(async move { far.write_all(&[7; 300 * 1024]).await });
@@ -360,16 +367,7 @@ async fn one_reader_gets_its_turn_with_a_full_message_unless_it_has_it_already()
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_in_bulk_has_a_turn_before_its_message_leaves() {
-    let (near, far) = tokio::io::duplex(1 << 20);
-    let [server, agent] = [Role::Server, Role::Agent].map(|role| tunnel(role, &SessionConfig::default()));
-    let mut driver = server.link_up(link(near, Side::Server), Epoch::new(1), 0).unwrap();
-    tokio::spawn(agent.link_up(link(far, Side::Client), Epoch::new(1), 0).unwrap());
-    let mut near = open_early(&server).await.unwrap();
-    assert!(poll!(&mut driver).is_pending());
-    let _far = agent.incoming().await.unwrap().accept().unwrap();
-    idle().await;
-    // The answer and the first credit.
-    assert!(poll!(&mut driver).is_pending());
+    let ([_server, agent], mut driver, [mut near, _far]) = polled_by_hand().await;
     tokio::spawn(async move { near.write_all(&[7; 300 * 1024]).await });
     idle().await;
     let mut arrived = Vec::new();
